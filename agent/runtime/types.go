@@ -1,0 +1,85 @@
+package runtime
+
+import (
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Namespaces are the paths of a pod's pinned namespaces (bind mounts of
+// /proc/<pid>/ns/*), which outlive every process in them. There is no pause
+// container. An empty path means the host's namespace.
+type Namespaces struct {
+	Net string
+	IPC string
+	UTS string
+}
+
+// Mount is one bind mount into a container.
+type Mount struct {
+	HostPath      string
+	ContainerPath string
+	ReadOnly      bool
+	Propagation   corev1.MountPropagationMode // "" means None
+}
+
+// ContainerSpec is all that Create needs. It is written to the container's
+// state directory, so that an agent that restarts knows what it runs.
+type ContainerSpec struct {
+	// ID is unique on the host: <pod UID>_<container name>_<attempt>.
+	ID string
+	// PodUID, PodNamespace, PodName, Name and Attempt say whose it is.
+	PodUID, PodNamespace, PodName, Name string
+	Attempt                             int
+	// ImageRef is the name the user gave, ImageID the manifest digest it meant.
+	ImageRef, ImageID string
+	// Image is the configuration of the image (OCI image-spec).
+	Image ocispec.ImageConfig
+	// RootFS are the snapshotter's mounts. The engine mounts them on Create and
+	// unmounts them on Delete.
+	RootFS []mount.Mount
+	// Container and PodSecurity are the API's wishes; command and args in them
+	// are expanded already, and Env is complete but for the image's own.
+	Container   *corev1.Container
+	PodSecurity *corev1.PodSecurityContext
+	Env         []string
+	Mounts      []Mount
+	Namespaces  Namespaces
+	HostPID     bool
+	Hostname    string
+	// CgroupParent is the pod's cgroup, relative to Config.CgroupRoot.
+	CgroupParent string
+	// LogPath is the CRI-format log file conmon writes. Its folder is made by Create.
+	LogPath string
+	// OOMScoreAdj is best effort where CAP_SYS_RESOURCE is missing.
+	OOMScoreAdj int
+}
+
+// State is where a container is in its life.
+type State string
+
+// The states of a container. There is no way back.
+const (
+	StateCreated State = "created"
+	StateRunning State = "running"
+	StateExited  State = "exited"
+	// StateUnknown: its supervisor is gone and left no exit file (power loss).
+	StateUnknown State = "unknown"
+)
+
+// Status is one observation of a container.
+type Status struct {
+	Spec       ContainerSpec
+	State      State
+	PID        int
+	CreatedAt  time.Time
+	StartedAt  time.Time
+	FinishedAt time.Time
+	ExitCode   int
+	// OOMKilled is true when the kernel killed it for its memory limit.
+	OOMKilled bool
+	// Reason and Message say why a create or start failed, for people.
+	Reason, Message string
+}

@@ -1,0 +1,131 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// +genclient
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// Image is a container image that the cluster builds from source and keeps:
+// the declarative form of "docker build -t". Every host can run the result by
+// any of spec.tags without a registry.
+type Image struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object's metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says what to build.
+	Spec ImageSpec `json:"spec"`
+	// status says what was built last and how the current build goes.
+	// The agent that builds is its only writer.
+	// +optional
+	Status ImageStatus `json:"status,omitempty"`
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// ImageList is a list of Images.
+type ImageList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard list metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// items are the Images.
+	Items []Image `json:"items"`
+}
+
+// ImageSpec describes one build.
+type ImageSpec struct {
+	// source is where the build context comes from.
+	Source ImageSource `json:"source"`
+	// dockerfile is the path of the Dockerfile inside the context, with
+	// forward slashes. Defaults to "Dockerfile".
+	// +optional
+	Dockerfile string `json:"dockerfile,omitempty"`
+	// target is the stage to build; the last stage if empty.
+	// +optional
+	Target string `json:"target,omitempty"`
+	// args are the values of the Dockerfile's ARG instructions.
+	// +optional
+	Args map[string]string `json:"args,omitempty"`
+	// tags are the names (Docker references without a digest) by which
+	// containers refer to the result. A name without a tag means ":latest".
+	// Defaults to "<metadata.name>:latest".
+	// +optional
+	// +listType=set
+	Tags []string `json:"tags,omitempty"`
+}
+
+// ImageSource is a union: exactly one member is set.
+type ImageSource struct {
+	// path is a folder on the machine of whoever applies the manifest,
+	// relative to the manifest's own folder. The client sends its content
+	// (only what changed since the last build) when it applies.
+	// +optional
+	Path string `json:"path,omitempty"`
+}
+
+// ImageStatus is what the cluster observed.
+type ImageStatus struct {
+	// observedGeneration is the metadata.generation that digest was built from.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// digest is the manifest digest (OCI image-spec) of the last successful
+	// build. It stays when a later build fails: the old version keeps serving.
+	// +optional
+	Digest string `json:"digest,omitempty"`
+	// size is the sum of the compressed layer sizes of digest, in bytes.
+	// +optional
+	Size int64 `json:"size,omitempty"`
+	// nodeName is the node that built digest and so holds its build cache.
+	// +optional
+	NodeName string `json:"nodeName,omitempty"`
+	// builtAt is when digest was built.
+	// +optional
+	BuiltAt *metav1.Time `json:"builtAt,omitempty"`
+	// conditions are Built (the last build succeeded) and Building (one runs now).
+	// +optional
+	// +patchMergeKey=type
+	// +patchStrategy=merge
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+}
+
+const (
+	// ImageBuilt is True when the last build that ended succeeded. When it is
+	// False, its message holds the failing step and the end of its output.
+	ImageBuilt = "Built"
+	// ImageBuilding is True while an agent builds the image.
+	ImageBuilding = "Building"
+
+	// ReasonWaitingForContext: no client has sent the folder spec.source.path yet.
+	ReasonWaitingForContext = "WaitingForContext"
+	// ReasonBuildSucceeded: the last build produced status.digest.
+	ReasonBuildSucceeded = "BuildSucceeded"
+	// ReasonBuildFailed: a step of the Dockerfile failed.
+	ReasonBuildFailed = "BuildFailed"
+	// ReasonBuildCancelled: the client or the agent went away in mid-build.
+	ReasonBuildCancelled = "BuildCancelled"
+	// ReasonBuildStarted: the build runs.
+	ReasonBuildStarted = "BuildStarted"
+
+	// DigestsAnnotation, on a pod or pod template, pins tags of cluster-built
+	// images to digests: a JSON object from normalised reference to digest.
+	// The deployment reconciler writes it, the agent obeys it, so that a pod
+	// keeps its image over restarts and a rollback brings the old one back.
+	DigestsAnnotation = GroupName + "/digests"
+)
+
+// ImageBuildOptions are the query parameters of the subresource images/build:
+// a connection that upgrades to a BuildKit session and control stream.
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type ImageBuildOptions struct {
+	metav1.TypeMeta `json:",inline"`
+	// node asks for one builder by node name; the cluster chooses if empty.
+	// +optional
+	Node string `json:"node,omitempty"`
+}
