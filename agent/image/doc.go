@@ -1,0 +1,23 @@
+// Package image keeps the container images of one host: it pulls, unpacks,
+// names, shares and removes them. The work is done by containerd's libraries
+// in this process (no daemon): a content store of OCI blobs by digest, a bbolt
+// database of names, labels and leases, and a snapshotter of unpacked layers.
+//
+// How to find your way:
+//
+//   - store.go opens and closes the Store; snapshotter.go picks the driver.
+//   - name.go turns what a user writes into the full name of a reference.
+//   - ensure.go decides how a request is answered (local, peers, registry);
+//     plan.go holds the rules alone; pull.go moves the bytes and unpacks.
+//   - peer.go asks other agents, registry.go asks registries, serve.go is what
+//     other agents ask.
+//   - container.go gives a container its file system and takes it back.
+//   - record.go, list.go and archive.go: names, what is here, import, export.
+//   - gc.go removes what nothing refers to.
+//
+// What keeps content: an image record (a name), a container's lease, the lease
+// of a running pull, or BuildKit's leases (package build shares this store).
+// Everything else is removed by the next garbage collection. Blobs refer to
+// their children by containerd.io/gc.ref.content labels, image configurations
+// to their top snapshot by containerd.io/gc.ref.snapshot.<driver>.
+package image

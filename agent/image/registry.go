@@ -1,0 +1,273 @@
+package image
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// stallTimeout ends a transfer that has brought no byte for so long.
+const stallTimeout = 30 * time.Second
+
+// Registry holds the settings of one registry.
+type Registry struct {
+	// Mirrors are base URLs that are asked before the registry itself, in order.
+	Mirrors []string
+	// Insecure allows plain HTTP and certificates that nobody vouches for.
+	Insecure bool
+	// CAFile is a PEM file of certificate authorities to trust besides the system's.
+	CAFile string
+}
+
+// resolve asks a registry what a reference means. Credentials that match it are
+// tried in order, then none.
+func (s *Store) resolve(ctx context.Context, ref string, auth []Credential) (ocispec.Descriptor, source, error) {
+	host, repo, _ := strings.Cut(ref, "/")
+	candidates := matching(auth, host, repo)
+	if len(candidates) == 0 {
+		candidates = []Credential{{}}
+	}
+	var errs []error
+	for _, cred := range candidates {
+		resolver := docker.NewResolver(docker.ResolverOptions{Hosts: s.registryHosts(cred, auth)})
+		name, desc, err := resolver.Resolve(ctx, ref)
+		if err == nil {
+			f, err := resolver.Fetcher(ctx, name)
+			return desc, source{name: "registry " + host, fetcher: f}, err
+		}
+		if ctx.Err() != nil {
+			return ocispec.Descriptor{}, source{}, ctx.Err()
+		}
+		errs = append(errs, explain(host, cred, err))
+		if !denied(err) && !errdefs.IsNotFound(err) {
+			break
+		}
+	}
+	return ocispec.Descriptor{}, source{}, errors.Join(errs...)
+}
+
+// RegistryHosts is the configured view of registries, mirrors and certificates
+// without credentials, for BuildKit, which adds those of its client's session.
+func (s *Store) RegistryHosts() docker.RegistryHosts {
+	return s.registryHosts(Credential{}, nil)
+}
+
+func (s *Store) registryHosts(cred Credential, auth []Credential) docker.RegistryHosts {
+	return func(host string) ([]docker.RegistryHost, error) {
+		cfg := s.cfg.Registries[host]
+		client, err := registryClient(host, cfg)
+		if err != nil {
+			return nil, err
+		}
+		authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(asked string) (string, string, error) {
+			c := cred
+			if !sameHost(asked, host) {
+				c = Credential{} // a mirror never sees the registry's password
+				if m := matching(auth, asked, ""); len(m) > 0 {
+					c = m[0]
+				}
+			}
+			if c.IdentityToken != "" {
+				return "", c.IdentityToken, nil
+			}
+			return c.Username, c.Password, nil
+		}))
+		out, err := mirrorHosts(cfg.Mirrors, client, authorizer)
+		if err != nil {
+			return nil, err
+		}
+		origin, err := docker.DefaultHost(host)
+		if err != nil {
+			return nil, err
+		}
+		return append(out, docker.RegistryHost{
+			Client: client, Authorizer: authorizer, Host: origin, Scheme: "https", Path: "/v2",
+			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityPush,
+		}), nil
+	}
+}
+
+func mirrorHosts(mirrors []string, client *http.Client, authorizer docker.Authorizer) ([]docker.RegistryHost, error) {
+	var out []docker.RegistryHost
+	for _, m := range mirrors {
+		u, err := url.Parse(m)
+		if err != nil || u.Host == "" {
+			return nil, fmt.Errorf("registry mirror %q: want a URL such as https://mirror.example", m)
+		}
+		out = append(out, docker.RegistryHost{
+			Client: client, Authorizer: authorizer, Host: u.Host, Scheme: u.Scheme, Path: path.Join("/", u.Path, "v2"),
+			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
+		})
+	}
+	return out, nil
+}
+
+// registryClient makes the HTTP client for one registry. As Docker does, hosts
+// on the loopback interface may speak plain HTTP.
+func registryClient(host string, cfg Registry) (*http.Client, error) {
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.Insecure} //nolint:gosec // asked for by the operator, per host
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("certificate authority of registry %s: %w", host, err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("certificate authority of registry %s: %s holds no PEM certificate", host, cfg.CAFile)
+		}
+		tlsConfig.RootCAs = pool
+	}
+	var rt http.RoundTripper = &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		TLSClientConfig:       tlsConfig,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: stallTimeout,
+		IdleConnTimeout:       30 * time.Second,
+	}
+	if local, _ := docker.MatchLocalhost(host); cfg.Insecure || local {
+		rt = docker.NewHTTPFallback(rt)
+	}
+	return &http.Client{Transport: guardStalls(rt)}, nil
+}
+
+// matching are the credentials whose host (and path prefix) fit a repository,
+// in the order of the pod's imagePullSecrets, as the kubelet does it.
+func matching(auth []Credential, host, repo string) []Credential {
+	var out []Credential
+	for _, c := range auth {
+		entry := strings.TrimPrefix(strings.TrimPrefix(c.Host, "https://"), "http://")
+		entryHost, prefix, _ := strings.Cut(strings.TrimSuffix(entry, "/"), "/")
+		prefix = strings.TrimPrefix(strings.TrimPrefix(prefix, "v1"), "v2")
+		prefix = strings.Trim(prefix, "/")
+		if !hostMatches(entryHost, host) || (prefix != "" && repo != prefix && !strings.HasPrefix(repo, prefix+"/")) {
+			continue
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func hostMatches(pattern, host string) bool {
+	if sameHost(pattern, host) {
+		return true
+	}
+	ok, err := path.Match(pattern, host)
+	return err == nil && ok && strings.Count(pattern, ".") == strings.Count(host, ".")
+}
+
+// sameHost knows Docker Hub's three names.
+func sameHost(a, b string) bool {
+	hub := func(h string) string {
+		if h == "index.docker.io" || h == "registry-1.docker.io" {
+			return "docker.io"
+		}
+		return h
+	}
+	return hub(a) == hub(b)
+}
+
+func denied(err error) bool {
+	var status remoteerrors.ErrUnexpectedStatus
+	if errors.As(err, &status) {
+		return status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden
+	}
+	return errors.Is(err, docker.ErrInvalidAuthorization)
+}
+
+// explain adds to a registry's error what a person can do about it.
+func explain(host string, cred Credential, err error) error {
+	var netErr net.Error
+	switch {
+	case denied(err) && cred == Credential{}:
+		return fmt.Errorf("registry %s wants credentials: give the pod imagePullSecrets that name it: %w", host, err)
+	case denied(err):
+		return fmt.Errorf("registry %s refused user %q: correct the password in the pod's imagePullSecrets: %w", host, cred.Username, err)
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("registry %s has no such image or tag: check the name, or build it in the cluster with kind Image: %w", host, err)
+	case errors.As(err, &netErr):
+		return fmt.Errorf("registry %s cannot be reached: check the network or configure a mirror: %w", host, err)
+	default:
+		return fmt.Errorf("registry %s: %w", host, err)
+	}
+}
+
+// transient errors are worth another try.
+func transient(err error) bool {
+	var status remoteerrors.ErrUnexpectedStatus
+	if errors.As(err, &status) {
+		return status.StatusCode >= 500 || status.StatusCode == http.StatusTooManyRequests
+	}
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errStalled)
+}
+
+var errStalled = fmt.Errorf("no data for %s", stallTimeout)
+
+// guardStalls ends responses whose body stops coming.
+func guardStalls(rt http.RoundTripper) http.RoundTripper { return stallGuard{rt} }
+
+type stallGuard struct{ next http.RoundTripper }
+
+func (g stallGuard) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	resp, err := g.next.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	b := &guardedBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel}
+	b.timer = time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
+	resp.Body = b
+	return resp, nil
+}
+
+// CloseIdleConnections lets http.Client close the transport inside.
+func (g stallGuard) CloseIdleConnections() {
+	if c, ok := g.next.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+type guardedBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	once   sync.Once
+}
+
+func (b *guardedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.timer.Reset(stallTimeout)
+	}
+	if err != nil && errors.Is(context.Cause(b.ctx), errStalled) {
+		err = errStalled
+	}
+	return n, err
+}
+
+func (b *guardedBody) Close() error {
+	b.once.Do(func() { b.timer.Stop(); b.cancel(nil) })
+	return b.ReadCloser.Close()
+}

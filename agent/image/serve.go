@@ -1,0 +1,87 @@
+package image
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Handler is what peers ask:
+//
+//	GET, HEAD /content/{digest}   a blob, with ranges (RFC 9110); with ?verify=1
+//	                              it is checked first, and dropped if damaged
+//	GET       /content/ref/{name} what a full name means here
+//
+// It trusts its caller: who may ask is decided where it is mounted.
+func (s *Store) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /content/{digest}", s.serveBlob)
+	mux.HandleFunc("GET /content/ref/{name...}", s.serveName)
+	return mux
+}
+
+func (s *Store) serveBlob(w http.ResponseWriter, r *http.Request) {
+	dgst, err := digest.Parse(r.PathValue("digest"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	ctx := s.in(r.Context())
+	ra, err := s.content.ReaderAt(ctx, ocispec.Descriptor{Digest: dgst})
+	if err != nil {
+		serveError(w, err)
+		return
+	}
+	defer ra.Close()
+	if r.URL.Query().Get("verify") != "" && !s.intact(r, dgst, ra) {
+		http.Error(w, "blob was damaged and is dropped", http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", `"`+dgst.String()+`"`)
+	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(ra, 0, ra.Size()))
+}
+
+// intact hashes a blob and deletes it if the disk changed it. The next Ensure
+// of its images finds them incomplete and fetches it again.
+func (s *Store) intact(r *http.Request, dgst digest.Digest, ra content.ReaderAt) bool {
+	verifier := dgst.Verifier()
+	if _, err := io.Copy(verifier, io.NewSectionReader(ra, 0, ra.Size())); err == nil && verifier.Verified() {
+		return true
+	}
+	err := s.content.Delete(s.in(r.Context()), dgst)
+	s.log.Error("blob on disk is damaged, dropped", "digest", dgst, "error", err)
+	s.changed.notify()
+	return false
+}
+
+func (s *Store) serveName(w http.ResponseWriter, r *http.Request) {
+	ctx := s.in(r.Context())
+	name := r.PathValue("name")
+	rec, err := s.images.Get(ctx, name)
+	if err == nil {
+		_, err = s.inspect(ctx, name, rec.Target)
+	}
+	if err != nil {
+		serveError(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(named{Target: rec.Target, Origin: rec.Labels[labelOrigin]}); err != nil {
+		s.log.Debug("peer left", "error", err)
+	}
+}
+
+func serveError(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	if errdefs.IsNotFound(err) {
+		code = http.StatusNotFound
+	}
+	http.Error(w, err.Error(), code)
+}

@@ -1,0 +1,51 @@
+package image
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins/snapshots/native"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+)
+
+// The storage drivers that an agent can be configured with.
+const (
+	// Overlayfs stacks layers by the kernel's overlay file system. The default.
+	Overlayfs = "overlayfs"
+	// Native copies whole trees: slow, but works on any file system.
+	Native = "native"
+	// Btrfs uses subvolumes; Config.Root has to be on btrfs.
+	Btrfs = "btrfs"
+)
+
+// Snapshotters are the drivers by name, in the order they are documented.
+func Snapshotters() []string { return []string{Overlayfs, Native, Btrfs} }
+
+// openSnapshotter opens the named driver in its own folder below root, so that
+// a changed driver never meets the files of another.
+func openSnapshotter(name, root string) (snapshots.Snapshotter, error) {
+	dir := filepath.Join(root, "snapshots-"+name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	var (
+		sn  snapshots.Snapshotter
+		err error
+	)
+	switch name {
+	case Overlayfs:
+		sn, err = overlay.NewSnapshotter(dir)
+	case Native:
+		sn, err = native.NewSnapshotter(dir)
+	case Btrfs:
+		sn, err = openBtrfs(dir)
+	default:
+		return nil, fmt.Errorf("storage driver %q is unknown: use one of %v", name, Snapshotters())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open storage driver %s in %s (storage-driver %s works on any file system): %w", name, dir, Native, err)
+	}
+	return sn, nil
+}
