@@ -1,0 +1,202 @@
+package local
+
+import (
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Role says which daemon a host runs.
+type Role string
+
+// The roles of a host.
+const (
+	RoleServer Role = "server" // control plane and agent
+	RoleAgent  Role = "agent"
+)
+
+// Spec is a cluster as the user asks for it.
+type Spec struct {
+	Name string
+	// Dir holds all that lasts; DefaultDir(Name) if empty.
+	Dir string
+	// Hosts is how many hosts to have; 0 keeps what is there, or 1.
+	Hosts int
+	// Servers is how many of them run the control plane; 0 means 1.
+	Servers int
+}
+
+// Cluster is what is wanted of one cluster. It is the content of cluster.json;
+// only the verbs in cluster.go write it, under the lock.
+type Cluster struct {
+	Name string `json:"name"`
+	Dir  string `json:"dir"`
+	// Subnet is the underlay. Its first address is the machine's.
+	Subnet netip.Prefix `json:"subnet"`
+	Hosts  []Host       `json:"hosts"`
+	// Cuts are the broken links, oldest first.
+	Cuts []Cut `json:"cuts,omitempty"`
+}
+
+// Host is one machine of the cluster.
+type Host struct {
+	Name string     `json:"name"`
+	Role Role       `json:"role"`
+	IP   netip.Addr `json:"ip"`
+}
+
+// Cut is a network partition between two hosts, or between one host and all
+// others (the machine included) if B is empty.
+type Cut struct {
+	A string `json:"a"`
+	B string `json:"b,omitempty"`
+}
+
+const (
+	// DataRoot is where clusters live by default.
+	DataRoot = "/var/lib/lighter-local"
+	// RunRoot holds the pinned namespaces and an index of the clusters.
+	RunRoot = "/run/lighter-local"
+	// cgroupRoot is the parent of all clusters' cgroups in every hierarchy.
+	cgroupRoot = "/lighter-local"
+	// firstHost is the last byte of host-1's address, less one.
+	firstHost = 10
+	maxHosts  = 200
+)
+
+// underlay is the range that clusters take their /24 from.
+var underlay = netip.MustParsePrefix("10.89.0.0/16")
+
+// clusterName keeps names usable as file, cgroup and context names.
+var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+
+// DefaultDir is where the cluster of that name keeps its data.
+func DefaultDir(name string) string { return filepath.Join(DataRoot, name) }
+
+// check says what is wrong with a wish.
+func (s Spec) check() error {
+	switch {
+	case !clusterName.MatchString(s.Name):
+		return fmt.Errorf("cluster name %q: use 1 to 32 of a-z, 0-9 and -, with a letter or digit at both ends", s.Name)
+	case strings.ContainsAny(s.Dir, ",:\\\n"):
+		return fmt.Errorf("--dir %q: must not contain a comma, colon, backslash or line break (it becomes a mount option)", s.Dir)
+	case s.Hosts < 0 || s.Hosts > maxHosts:
+		return fmt.Errorf("--hosts %d: must be between 1 and %d", s.Hosts, maxHosts)
+	case s.Servers < 0 || s.Servers > 1:
+		return fmt.Errorf("--servers %d: a local cluster has one server so far; several servers are not supported yet", s.Servers)
+	}
+	return nil
+}
+
+// plan brings what is there (nil for nothing) to what is asked for. taken are
+// the routes of the machine and the subnets of other clusters.
+func plan(spec Spec, have *Cluster, taken []netip.Prefix) (*Cluster, error) {
+	if err := spec.check(); err != nil {
+		return nil, err
+	}
+	want := &Cluster{Name: spec.Name, Dir: spec.Dir}
+	if have != nil {
+		copied := *have
+		want = &copied
+		want.Hosts = slices.Clone(have.Hosts)
+	} else {
+		subnet, err := pickSubnet(spec.Name, taken)
+		if err != nil {
+			return nil, err
+		}
+		want.Subnet = subnet
+	}
+	if spec.Hosts != 0 && spec.Hosts < len(want.Hosts) {
+		return nil, fmt.Errorf("cluster %s has %d hosts: it cannot shrink to %d; run 'lighter local down --name %s' first", spec.Name, len(want.Hosts), spec.Hosts, spec.Name)
+	}
+	for len(want.Hosts) < max(spec.Hosts, 1) {
+		n := len(want.Hosts) + 1
+		role := RoleAgent
+		if n == 1 {
+			role = RoleServer
+		}
+		want.Hosts = append(want.Hosts, Host{Name: fmt.Sprintf("host-%d", n), Role: role, IP: nth(want.Subnet, firstHost+n)})
+	}
+	return want, nil
+}
+
+// pickSubnet takes the /24 that the name hashes to, or the next one that
+// overlaps with nothing. The same name gets the same subnet on every machine
+// that has it free.
+func pickSubnet(name string, taken []netip.Prefix) (netip.Prefix, error) {
+	start := int(hash(name) % 256)
+	for i := range 256 {
+		base := underlay.Addr().As4()
+		base[2] = byte(start + i)
+		subnet := netip.PrefixFrom(netip.AddrFrom4(base), 24)
+		if !slices.ContainsFunc(taken, subnet.Overlaps) {
+			return subnet, nil
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("no free /24 in %s: every one overlaps with a route of this machine (see 'ip route')", underlay)
+}
+
+// nth is the n-th address of a /24.
+func nth(subnet netip.Prefix, n int) netip.Addr {
+	addr := subnet.Addr().As4()
+	addr[3] = byte(n)
+	return netip.AddrFrom4(addr)
+}
+
+func hash(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return h.Sum32()
+}
+
+// Gateway is the machine's own address on the underlay.
+func (c *Cluster) Gateway() netip.Addr { return nth(c.Subnet, 1) }
+
+// Server is the first host that runs the control plane.
+func (c *Cluster) Server() Host {
+	for _, h := range c.Hosts {
+		if h.Role == RoleServer {
+			return h
+		}
+	}
+	return Host{}
+}
+
+// Host finds a host by name.
+func (c *Cluster) Host(name string) (Host, error) {
+	var names []string
+	for _, h := range c.Hosts {
+		if h.Name == name {
+			return h, nil
+		}
+		names = append(names, h.Name)
+	}
+	return Host{}, fmt.Errorf("cluster %s has no host %q: it has %v", c.Name, name, names)
+}
+
+// Kubeconfig is the path of the admin's kubeconfig for use on the machine.
+func (c *Cluster) Kubeconfig() string { return filepath.Join(c.Dir, "kubeconfig") }
+
+// HostDir is where the parts of a host that survive its power loss live.
+func (c *Cluster) HostDir(host string) string { return filepath.Join(c.Dir, "hosts", host) }
+
+// LogFile is what the host's daemon prints.
+func (c *Cluster) LogFile(host string) string { return filepath.Join(c.HostDir(host), "daemon.log") }
+
+// CgroupPath is the host's cgroup, from the root of each hierarchy.
+func (c *Cluster) CgroupPath(host string) string { return filepath.Join(cgroupRoot, c.Name, host) }
+
+// uplink is the name of the machine's interface to the switch. Interface names
+// have 15 characters at most, so it is a hash.
+func (c *Cluster) uplink() string { return fmt.Sprintf("lt-%08x", hash(c.Name)) }
+
+func (c *Cluster) pinDir() string { return filepath.Join(RunRoot, c.Name) }
+
+// pin is the file that holds a namespace: kind is net, mnt or uts.
+func (c *Cluster) pin(host, kind string) string {
+	return filepath.Join(c.pinDir(), host+"."+kind)
+}
