@@ -1,0 +1,180 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"lighter.dev/lighter/api/client/clientset"
+	lighterinformers "lighter.dev/lighter/api/client/informers"
+	imagelisters "lighter.dev/lighter/api/client/listers/api/v1alpha1"
+	"lighter.dev/lighter/api/v1alpha1"
+	"lighter.dev/lighter/controller/reconcile"
+)
+
+// Config is what the reconciler needs; all fields are required.
+type Config struct {
+	Client           clientset.Interface
+	Informers        informers.SharedInformerFactory
+	LighterInformers lighterinformers.SharedInformerFactory
+	Recorder         record.EventRecorder
+	Log              *slog.Logger
+}
+
+// Controller reconciles all Images and picks their builders.
+type Controller struct {
+	client   clientset.Interface
+	recorder record.EventRecorder
+	log      *slog.Logger
+	runner   *reconcile.Runner
+	images   imagelisters.ImageLister
+	nodes    corelisters.NodeLister
+	builds   *builds
+	now      func() time.Time
+}
+
+// New registers its informers and handlers with the factories, which the
+// caller starts.
+func New(cfg Config) (*Controller, error) {
+	images := cfg.LighterInformers.Lighter().V1alpha1().Images()
+	nodes := cfg.Informers.Core().V1().Nodes()
+	c := &Controller{
+		client:   cfg.Client,
+		recorder: cfg.Recorder,
+		log:      cfg.Log.With("reconciler", "image"),
+		images:   images.Lister(),
+		nodes:    nodes.Lister(),
+		builds:   newBuilds(time.Now),
+		now:      time.Now,
+	}
+	c.runner = reconcile.New("image", c.sync, cfg.Log)
+	imageHandle, imageErr := images.Informer().AddEventHandler(c.runner.Handler())
+	nodeHandle, nodeErr := nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(old, obj any) {
+			was, wasNode := old.(*corev1.Node)
+			is, isNode := obj.(*corev1.Node)
+			if wasNode && isNode && isReady(was) && !isReady(is) {
+				c.wakeBuilding()
+			}
+		},
+		DeleteFunc: func(any) { c.wakeBuilding() },
+	})
+	if err := errors.Join(imageErr, nodeErr); err != nil {
+		return nil, fmt.Errorf("image: watch: %w", err)
+	}
+	c.runner.WaitFor(imageHandle.HasSynced, nodeHandle.HasSynced)
+	return c, nil
+}
+
+// Run reconciles until ctx ends.
+func (c *Controller) Run(ctx context.Context) error { return c.runner.Run(ctx, 1) }
+
+// wakeBuilding looks at the Images under construction: a node has failed, which
+// is rare enough to read them all.
+func (c *Controller) wakeBuilding() {
+	images, err := c.images.List(labels.Everything())
+	if err != nil {
+		return
+	}
+	for _, image := range images {
+		if isBuilding(image) {
+			c.runner.EnqueueObject(image)
+		}
+	}
+}
+
+func isBuilding(image *v1alpha1.Image) bool {
+	return meta.IsStatusConditionTrue(image.Status.Conditions, v1alpha1.ImageBuilding)
+}
+
+// sync is one pass over one Image.
+func (c *Controller) sync(ctx context.Context, key string) error {
+	namespace, name, err := cache.SplitMetaNamespaceKey(key)
+	if err != nil {
+		return reconcile.Final(err)
+	}
+	image, err := c.images.Images(namespace).Get(name)
+	if apierrors.IsNotFound(err) {
+		c.builds.forget(key)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read image: %w", err)
+	}
+	c.builds.observe(key, builderNamed(image), isBuilding(image))
+	builder := c.builds.last(key)
+	node, err := c.nodes.Get(builder)
+	lost := builder != "" && (apierrors.IsNotFound(err) || err == nil && !isReady(node))
+	condition := correct(image, builder, lost)
+	if condition == nil {
+		return nil
+	}
+	return c.write(ctx, image, *condition)
+}
+
+func (c *Controller) write(ctx context.Context, image *v1alpha1.Image, condition metav1.Condition) error {
+	changed := image.DeepCopy()
+	condition.ObservedGeneration = image.Generation
+	condition.LastTransitionTime = metav1.NewTime(c.now())
+	meta.SetStatusCondition(&changed.Status.Conditions, condition)
+	_, err := c.client.LighterV1alpha1().Images(image.Namespace).UpdateStatus(ctx, changed, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil // an agent wrote, or the Image is gone: the event leads back here
+	}
+	if err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	c.log.Info("corrected an image's condition", "image", image.Namespace+"/"+image.Name, "condition", condition.Type, "reason", condition.Reason)
+	if condition.Reason == v1alpha1.ReasonBuildCancelled {
+		c.recorder.Event(changed, corev1.EventTypeWarning, condition.Reason, condition.Message)
+	}
+	return nil
+}
+
+// correct is the condition that has to be written because no agent will, nil if
+// there is none.
+func correct(image *v1alpha1.Image, builder string, builderLost bool) *metav1.Condition {
+	switch {
+	case image.DeletionTimestamp != nil:
+		return nil
+	case len(image.Status.Conditions) == 0 && image.Spec.Source.Path != "":
+		return &metav1.Condition{
+			Type: v1alpha1.ImageBuilt, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonWaitingForContext,
+			Message: fmt.Sprintf("Never built: run \"lighter apply -f\" with this manifest where the folder %q is, or \"lighter build %s\".", image.Spec.Source.Path, image.Name),
+		}
+	case isBuilding(image) && builderLost:
+		return &metav1.Condition{
+			Type: v1alpha1.ImageBuilding, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonBuildCancelled,
+			Message: fmt.Sprintf("Node %s was lost during the build: run \"lighter apply -f\" again.", builder),
+		}
+	}
+	return nil
+}
+
+// onNode finds the builder in a message that an agent wrote.
+var onNode = regexp.MustCompile(`\bon node "?([a-z0-9]([-a-z0-9.]*[a-z0-9])?)`)
+
+// builderNamed is the node that the condition Building names, "" if none.
+func builderNamed(image *v1alpha1.Image) string {
+	condition := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ImageBuilding)
+	if condition == nil || condition.Status != metav1.ConditionTrue {
+		return ""
+	}
+	if found := onNode.FindStringSubmatch(condition.Message); found != nil {
+		return found[1]
+	}
+	return ""
+}
