@@ -167,3 +167,13 @@ type FDBEntry struct {
 	MAC    MAC
 	Remote netip.Addr
 }
+
+// MarshalText makes MACs readable in JSON.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads the colon-separated form.
+func (m *MAC) UnmarshalText(b []byte) error {
+	mac, err := ParseMAC(string(b))
+	*m = mac
+	return err
+}
