@@ -97,7 +97,7 @@ func (c *Cluster) Stop(host string, daemonOnly bool) error {
 
 // Start boots a host that is off, and starts its daemon if that does not run.
 func (c *Cluster) Start(ctx context.Context, host string, daemons Daemons, report Report) error {
-	return c.locked(host, func(h Host) error { return c.ensureHost(ctx, h, daemons, report) })
+	return c.locked(host, func(h Host) error { return c.ensureHosts(ctx, []Host{h}, daemons, report) })
 }
 
 // CutLink breaks the network between two hosts, or around a if b is empty.

@@ -19,7 +19,8 @@
 // everything is gone, so that up and down may be killed anywhere and repeated.
 //
 // Where to read: plan.go (names, addresses; pure), state.go (the file, the
-// lock), thread.go (a thread in other namespaces), boot.go and poweroff.go (one
-// host), network.go (switch, links, cuts), cgroup.go, cluster.go (the verbs),
-// daemons.go (what runs on a host), ready.go (waiting for it).
+// lock), up.go and cluster.go (the verbs), boot.go and poweroff.go (one host),
+// thread.go and pins.go (namespaces), spawn.go (processes in them), network.go
+// (switch, links, cuts), cgroup.go, lighter.go (the daemons and when they are
+// ready).
 package local

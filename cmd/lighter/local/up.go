@@ -64,10 +64,8 @@ func Up(ctx context.Context, spec Spec, daemons Daemons, report Report) (*Cluste
 		return nil, err
 	}
 	report("network %s, the machine is %s", cluster.Subnet, cluster.Gateway())
-	for _, host := range cluster.Hosts {
-		if err := cluster.ensureHost(ctx, host, daemons, report); err != nil {
-			return cluster, err
-		}
+	if err := cluster.ensureHosts(ctx, cluster.Hosts, daemons, report); err != nil {
+		return cluster, err
 	}
 	return cluster, daemons.AllReady(ctx, cluster, report)
 }
@@ -114,40 +112,58 @@ func onlyOurs(dir string) error {
 	return nil
 }
 
-// ensureHost boots a host that is off and starts a daemon that does not run.
-func (c *Cluster) ensureHost(ctx context.Context, host Host, daemons Daemons, report Report) error {
-	if !c.booted(host.Name) {
-		if err := c.boot(host); err != nil {
-			return err
-		}
-	}
-	running, err := c.daemonPIDs(host.Name)
-	if err != nil {
-		return err
-	}
+// ensureHosts boots hosts that are off and starts daemons that do not run: the
+// server's at once, the agents' when the server is ready to let them join.
+func (c *Cluster) ensureHosts(ctx context.Context, hosts []Host, daemons Daemons, report Report) error {
+	var server *Host
 	var exited <-chan struct{}
-	if len(running) == 0 {
-		argv, err := daemons.Prepare(ctx, c, host, filepath.Join(c.HostDir(host.Name), "etc"))
-		if err != nil {
-			return fmt.Errorf("%s: %w", host.Name, err)
+	for _, host := range hosts {
+		if !c.booted(host.Name) {
+			if err := c.boot(host); err != nil {
+				return err
+			}
 		}
-		cmd, err := c.startDaemon(host.Name, argv)
-		if err != nil {
-			return err
+		if host.Role == RoleServer {
+			var err error
+			if exited, err = c.ensureDaemon(ctx, host, daemons, report); err != nil {
+				return err
+			}
+			server = &host
 		}
-		exited = reap(cmd)
-		report("%s (%s) started as %s", host.Name, host.IP, host.Role)
 	}
-	if host.Role != RoleServer {
-		return nil
+	if server != nil {
+		if err := daemons.ServerReady(ctx, c, exited); err != nil {
+			return fmt.Errorf("%s: %w\n%s", server.Name, err, c.logTail(server.Name))
+		}
+		report("%s: the API is ready at https://%s:6443", server.Name, server.IP)
 	}
-	if err := daemons.ServerReady(ctx, c, exited); err != nil {
-		return fmt.Errorf("%s: %w\n%s", host.Name, err, c.logTail(host.Name))
-	}
-	if exited != nil {
-		report("%s: API ready at https://%s:6443", host.Name, host.IP)
+	for _, host := range hosts {
+		if host.Role == RoleAgent {
+			if _, err := c.ensureDaemon(ctx, host, daemons, report); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// ensureDaemon starts the host's daemon unless it runs. The channel is closed
+// when the daemon ends; it is nil if it ran before.
+func (c *Cluster) ensureDaemon(ctx context.Context, host Host, daemons Daemons, report Report) (exited <-chan struct{}, err error) {
+	running, err := c.daemonPIDs(host.Name)
+	if err != nil || len(running) > 0 {
+		return nil, err
+	}
+	argv, err := daemons.Prepare(ctx, c, host, filepath.Join(c.HostDir(host.Name), "etc"))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", host.Name, err)
+	}
+	cmd, err := c.startDaemon(host.Name, argv)
+	if err != nil {
+		return nil, err
+	}
+	report("%s (%s): %s started", host.Name, host.IP, host.Role)
+	return reap(cmd), nil
 }
 
 // reap waits for our child in the background, for as long as we run ourselves.

@@ -1,0 +1,263 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	watchtools "k8s.io/client-go/tools/watch"
+	"sigs.k8s.io/yaml"
+
+	"lighter.dev/lighter/cmd/lighter/token"
+)
+
+// Lighter runs "lighter server" on the first host and "lighter agent" on the
+// others. Their settings stand in the hosts' /etc/lighter, where the daemons
+// look by themselves.
+type Lighter struct {
+	joinToken string
+}
+
+// tokenLife is how long a host may take to join.
+const tokenLife = 24 * time.Hour
+
+// look is how often we look at what gives no event: a file that another
+// process will write, an API that will answer, a daemon that may have died.
+const look = 25 * time.Millisecond
+
+var _ Daemons = (*Lighter)(nil)
+
+// Prepare writes server.yaml or agent.yaml, readable by root alone: the latter
+// holds a join token.
+func (l *Lighter) Prepare(ctx context.Context, c *Cluster, host Host, etc string) ([]string, error) {
+	settings := map[string]any{
+		"node-name":   host.Name,
+		"node-ip":     host.IP.String(),
+		"cgroup-root": c.CgroupPath(host.Name),
+	}
+	path := filepath.Join(etc, "lighter", string(host.Role)+".yaml")
+	if host.Role == RoleAgent {
+		joinToken, err := l.token(ctx, c, path)
+		if err != nil {
+			return nil, err
+		}
+		settings["server"], settings["token"] = fmt.Sprintf("https://%s:6443", c.Server().IP), joinToken
+	}
+	content, err := yaml.Marshal(settings)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	return []string{binDir + "/lighter", string(host.Role)}, writeFile(path, content, 0o600)
+}
+
+// token makes one join token for all agents of this run. A host that has been
+// configured before may start without the server: it has joined already, most
+// likely, and needs no token that works.
+func (l *Lighter) token(ctx context.Context, c *Cluster, path string) (string, error) {
+	if l.joinToken != "" {
+		return l.joinToken, nil
+	}
+	var old struct{ Token string }
+	if content, err := os.ReadFile(path); err == nil {
+		_ = yaml.Unmarshal(content, &old)
+	}
+	limit := time.Minute
+	if old.Token != "" {
+		limit = time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	fresh, err := newToken(ctx, c)
+	if err != nil && old.Token != "" {
+		return old.Token, nil
+	}
+	l.joinToken = fresh
+	return fresh, err
+}
+
+func newToken(ctx context.Context, c *Cluster) (string, error) {
+	config, client, err := c.client()
+	if err != nil {
+		return "", err
+	}
+	for {
+		fresh, err := token.Create(ctx, config, client, token.Options{TTL: tokenLife, Description: "lighter local up"})
+		// A server that has just started may still be making kube-system.
+		if err == nil || !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+			return fresh, err
+		}
+		if err := pause(ctx); err != nil {
+			return "", errors.Join(err, errors.New("namespace kube-system does not appear"))
+		}
+	}
+}
+
+// ServerReady waits for the server's admin kubeconfig, makes one of it that
+// works from the machine, and waits until the API says that it is ready.
+func (l *Lighter) ServerReady(ctx context.Context, c *Cluster, exited <-chan struct{}) error {
+	for {
+		err := c.publishKubeconfig()
+		if err == nil {
+			err = c.apiReady(ctx)
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-exited:
+			return errors.New("lighter server ended")
+		default:
+		}
+		if ctxErr := pause(ctx); ctxErr != nil {
+			return fmt.Errorf("the API is not ready: %w (%w)", err, ctxErr)
+		}
+	}
+}
+
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(look):
+		return nil
+	}
+}
+
+// publishKubeconfig writes the admin's kubeconfig with the server's address as
+// seen from the machine.
+func (c *Cluster) publishKubeconfig() error {
+	server := c.Server()
+	admin := filepath.Join(c.HostDir(server.Name), "var/lib/lighter/server/admin.kubeconfig")
+	config, err := clientcmd.LoadFromFile(admin)
+	if err != nil {
+		return err
+	}
+	for _, cluster := range config.Clusters {
+		cluster.Server = fmt.Sprintf("https://%s:6443", server.IP)
+	}
+	content, err := clientcmd.Write(*config)
+	if err != nil {
+		return err
+	}
+	if have, err := os.ReadFile(c.Kubeconfig()); err == nil && string(have) == string(content) {
+		return nil
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return writeFile(c.Kubeconfig(), content, 0o600)
+}
+
+func (c *Cluster) client() (*rest.Config, kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	return config, client, err
+}
+
+func (c *Cluster) apiReady(ctx context.Context) error {
+	config, _, err := c.client()
+	if err != nil {
+		return err
+	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s says %s", request.URL, response.Status)
+	}
+	return nil
+}
+
+// AllReady watches the Node objects until every host's says Ready. It gives up
+// early when a daemon dies.
+func (l *Lighter) AllReady(ctx context.Context, c *Cluster, report Report) error {
+	_, client, err := c.client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go c.guardDaemons(ctx, cancel)
+
+	missing := map[string]bool{}
+	for _, host := range c.Hosts {
+		missing[host.Name] = true
+	}
+	nodes := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", fields.Everything())
+	_, err = watchtools.UntilWithSync(ctx, nodes, &corev1.Node{}, nil, func(event watch.Event) (bool, error) {
+		node, ok := event.Object.(*corev1.Node)
+		if ok && missing[node.Name] && event.Type != watch.Deleted && ready(node) {
+			delete(missing, node.Name)
+			report("%s is Ready", node.Name)
+		}
+		return len(missing) == 0, nil
+	})
+	if err == nil {
+		return nil
+	}
+	var text strings.Builder
+	for _, host := range c.Hosts {
+		if missing[host.Name] {
+			fmt.Fprintf(&text, "\n%s: not Ready; %s", host.Name, c.logTail(host.Name))
+		}
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("wait for the hosts: %w%s", err, text.String())
+}
+
+// guardDaemons cancels the wait when a daemon dies: the log says why, waiting
+// longer does not help.
+func (c *Cluster) guardDaemons(ctx context.Context, cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * look):
+		}
+		for _, host := range c.Hosts {
+			if pids, err := c.daemonPIDs(host.Name); err == nil && len(pids) == 0 {
+				cancel(fmt.Errorf("the daemon of %s ended", host.Name))
+				return
+			}
+		}
+	}
+}
+
+func ready(node *corev1.Node) bool {
+	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
