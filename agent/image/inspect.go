@@ -42,6 +42,7 @@ func inspectImage(ctx context.Context, cs content.Store, platform platforms.Matc
 			return Image{}, fmt.Errorf("layer %s: %w", layer.Digest, err)
 		}
 		img.Size += layer.Size
+		img.LayerSize += layer.Size
 	}
 	return img, nil
 }

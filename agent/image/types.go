@@ -43,8 +43,9 @@ type Image struct {
 	Config           ocispec.Image
 	// ChainID names the snapshot of the top layer (OCI image-spec).
 	ChainID digest.Digest
-	// Size is the sum of all blobs, in bytes.
-	Size int64
+	// Size is the sum of all blobs, LayerSize that of the compressed layers
+	// alone, in bytes.
+	Size, LayerSize int64
 }
 
 // The reasons a request fails, as Kubernetes shows them in a waiting container.

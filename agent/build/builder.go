@@ -1,0 +1,195 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/moby/buildkit/executor/oci"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"lighter.dev/lighter/agent/image"
+	"lighter.dev/lighter/api/client/clientset"
+	"lighter.dev/lighter/api/v1alpha1"
+)
+
+// Images is the part of the API that a Builder needs.
+type Images interface {
+	Get(ctx context.Context, namespace, name string) (*v1alpha1.Image, error)
+	// UpdateStatus writes the status of an object it got from Get. A conflict
+	// is an error that apierrors.IsConflict knows.
+	UpdateStatus(ctx context.Context, img *v1alpha1.Image) (*v1alpha1.Image, error)
+}
+
+// FromClient makes Images of the API's generated client.
+func FromClient(c clientset.Interface) Images { return apiImages{c} }
+
+type apiImages struct{ client clientset.Interface }
+
+func (a apiImages) Get(ctx context.Context, namespace, name string) (*v1alpha1.Image, error) {
+	return a.client.LighterV1alpha1().Images(namespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+func (a apiImages) UpdateStatus(ctx context.Context, img *v1alpha1.Image) (*v1alpha1.Image, error) {
+	return a.client.LighterV1alpha1().Images(img.Namespace).UpdateStatus(ctx, img, metav1.UpdateOptions{})
+}
+
+// Events records what happened to an object; record.EventRecorder is one.
+type Events interface {
+	Event(object runtime.Object, eventtype, reason, message string)
+}
+
+// Config says what a Builder works with.
+type Config struct {
+	// Root is the folder of the build cache's databases.
+	Root string
+	// Store is where results go and base images come from.
+	Store *image.Store
+	// NodeName is written to Image.status.nodeName.
+	NodeName string
+	// Images is the API.
+	Images Images
+	// Events may be nil.
+	Events Events
+	// CgroupParent is the cgroup below which RUN steps run; "" is the
+	// runtime's default.
+	CgroupParent string
+	// Runtime is the OCI runtime for RUN steps: runc, else crun, if empty.
+	Runtime string
+	// Network attaches RUN steps; nil is the host's network.
+	Network Network
+	// DNS are the name servers of RUN steps; nil is the host's.
+	DNS *oci.DNSConfig
+	// Log gets one line per decision.
+	Log *slog.Logger
+}
+
+// Builder builds Images on one host.
+type Builder struct {
+	cfg     Config
+	log     *slog.Logger
+	journal journal
+
+	run    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	engine *engine
+	closed bool
+	turns  map[string]*turn
+}
+
+// New makes a Builder and removes what a killed agent left: mounts and folders
+// of steps, unfinished results. Builds that were cut off are reported as
+// cancelled. BuildKit itself starts with the first build.
+func New(ctx context.Context, cfg Config) (*Builder, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Events == nil {
+		cfg.Events = noEvents{}
+	}
+	if err := os.MkdirAll(cfg.Root, 0o711); err != nil {
+		return nil, fmt.Errorf("open builder: %w", err)
+	}
+	j, err := openJournal(cfg.Root)
+	if err != nil {
+		return nil, fmt.Errorf("open builder: %w", err)
+	}
+	if err := sweep(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("clean up after the last run: %w", err)
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	b := &Builder{cfg: cfg, log: cfg.Log, journal: j, run: run, cancel: cancel, turns: map[string]*turn{}}
+	left, err := j.list()
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("open builder: %w", err)
+	}
+	for _, e := range left {
+		b.settle(e)
+	}
+	return b, nil
+}
+
+// Close cancels running builds, waits for them and stops BuildKit. The Store
+// stays open.
+func (b *Builder) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.cancel()
+	b.wg.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.engine == nil {
+		return nil
+	}
+	err := b.engine.Close()
+	b.engine = nil
+	if err != nil {
+		return fmt.Errorf("stop build engine: %w", err)
+	}
+	return nil
+}
+
+// ready returns BuildKit, started if need be.
+func (b *Builder) ready() (*engine, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	if b.engine == nil {
+		e, err := newEngine(b.cfg)
+		if err != nil {
+			return nil, err
+		}
+		b.engine = e
+		b.log.Info("build engine started")
+	}
+	return b.engine, nil
+}
+
+var errClosed = errors.New("the agent is stopping: apply again to build elsewhere")
+
+// turn lets builds of one Image run one after another.
+type turn struct {
+	slot  chan struct{}
+	users int
+}
+
+// takeTurn waits until no other build of key runs here.
+func (b *Builder) takeTurn(ctx context.Context, key string) (func(), error) {
+	b.mu.Lock()
+	t := b.turns[key]
+	if t == nil {
+		t = &turn{slot: make(chan struct{}, 1)}
+		b.turns[key] = t
+	}
+	t.users++
+	b.mu.Unlock()
+	leave := func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(b.turns, key)
+		}
+	}
+	select {
+	case t.slot <- struct{}{}:
+		return func() { <-t.slot; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
+type noEvents struct{}
+
+func (noEvents) Event(runtime.Object, string, string, string) {}

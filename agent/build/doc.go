@@ -1,0 +1,24 @@
+// Package build turns Image objects into container images: BuildKit in this
+// process, on the content store, snapshots and leases of package image.
+//
+// How a build goes: the client (package buildclient) upgrades an HTTP
+// connection to POST /build/{namespace}/{name}. Handler answers 101 and serves
+// BuildKit's control API (gRPC) on that one connection: the client's Solve
+// call starts the build, its Session call carries the folder (only what
+// changed), its Status call the progress. What is built is decided by the
+// Image object alone: whatever the client asks for, request.go replaces it.
+//
+//   - builder.go: Builder, its life, builds of one Image one after another.
+//   - engine.go: BuildKit assembled from our parts, made at the first build.
+//   - handler.go, control.go: the connection and the calls on it.
+//   - request.go: from an Image's spec to BuildKit's request. Pure.
+//   - frontend.go: the Dockerfile frontend, with base images from the cluster.
+//   - imagestore.go: results are staged until the whole build has succeeded.
+//   - report.go, journal.go: status, Events, and how they survive a crash.
+//   - failure.go: what a person reads when a step fails. Pure.
+//   - network.go: how RUN steps reach the network.
+//   - sweep.go: what a killed agent leaves, removed.
+//
+// Single writer: while an agent builds an Image, only that agent writes the
+// Image's status.
+package build

@@ -1,0 +1,56 @@
+package build
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+
+	"lighter.dev/lighter/agent/image"
+)
+
+// sourceScheme is how BuildKit names container images in its graphs.
+const sourceScheme = "docker-image://"
+
+// dockerfileFrontend is BuildKit's Dockerfile frontend with one addition: a
+// FROM that names an image of the cluster is fetched from this host's peers
+// before BuildKit looks for it.
+func dockerfileFrontend(store *image.Store) gateway.BuildFunc {
+	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		return dockerfile.Build(ctx, &nearbyImages{Client: c, store: store})
+	}
+}
+
+type nearbyImages struct {
+	gateway.Client
+	store *image.Store
+}
+
+// ResolveImageConfig is asked for each FROM.
+func (n *nearbyImages) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	if err := n.fetch(ctx, ref); err != nil {
+		return "", "", nil, err
+	}
+	return n.Client.ResolveImageConfig(ctx, ref, opt)
+}
+
+// ResolveSourceMetadata is asked for images in COPY --from and named contexts.
+func (n *nearbyImages) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	if len(op.Identifier) > len(sourceScheme) && op.Identifier[:len(sourceScheme)] == sourceScheme {
+		if err := n.fetch(ctx, op.Identifier[len(sourceScheme):]); err != nil {
+			return nil, err
+		}
+	}
+	return n.Client.ResolveSourceMetadata(ctx, op, opt)
+}
+
+func (n *nearbyImages) fetch(ctx context.Context, ref string) error {
+	if _, _, err := n.store.EnsureNearby(ctx, ref); err != nil {
+		return fmt.Errorf("base image %s: %w", ref, err)
+	}
+	return nil
+}

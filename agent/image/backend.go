@@ -1,0 +1,95 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// Backend is what package build shares with the Store, so that a layer that
+// was built, pulled or run is there once. All of it is namespaced: use
+// Namespace.
+type Backend struct {
+	Content         content.Store
+	Images          images.Store
+	Leases          leases.Manager
+	Snapshots       snapshots.Snapshotter
+	SnapshotterName string
+	GarbageCollect  func(context.Context) (gc.Stats, error)
+}
+
+// Backend gives package build the stores themselves.
+func (s *Store) Backend() Backend {
+	return Backend{
+		Content: s.content, Images: s.images, Leases: s.leases,
+		Snapshots: s.snap, SnapshotterName: s.cfg.Snapshotter,
+		GarbageCollect: s.meta.GarbageCollect,
+	}
+}
+
+// EnsureNearby is Ensure for the FROM of a build: this host and its peers are
+// asked, a registry is not (BuildKit does that, with its client's
+// credentials). found is false if nobody near has the image.
+func (s *Store) EnsureNearby(ctx context.Context, ref string) (img Image, found bool, err error) {
+	ctx = s.in(ctx)
+	name, pin, err := Normalize(ref)
+	if err != nil {
+		return Image{}, false, err
+	}
+	built, declared := s.lookupBuild(name)
+	pl := plan{Want: pin, Steps: []step{useLocal, askPeers}}
+	if declared {
+		if pl, err = decide(name, pin, "", localState{}, built, true); err != nil {
+			return Image{}, false, err
+		}
+	} else if pin != "" {
+		pl.Steps = []step{useLocal}
+	}
+	img, err = s.flights.do(ctx, flightKey(name, pl, nil), nil, func(ctx context.Context, f *flight) (Image, error) {
+		return s.carryOut(ctx, name, pl, nil, f.report)
+	})
+	switch {
+	case err == nil:
+		return img, true, nil
+	case declared || ctx.Err() != nil || !errors.Is(err, ErrPull):
+		return Image{}, false, err
+	default:
+		s.log.Debug("base image is not near, the registry is asked", "image", name, "error", err)
+		return Image{}, false, nil
+	}
+}
+
+// StagingName is the record under which a build keeps its result until it is
+// promoted to its name. List does not show it; a new agent removes it.
+func StagingName(name string) string { return stagingPrefix + name }
+
+// Unstage removes staging records.
+func (s *Store) Unstage(ctx context.Context, names []string) error {
+	var errs []error
+	for _, n := range names {
+		if err := s.images.Delete(s.in(ctx), StagingName(n)); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("remove unfinished build of %s: %w", n, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Target finds what a digest built or pulled here is, for Promote.
+func (s *Store) Target(ctx context.Context, name string, dgst digest.Digest) (images.Image, error) {
+	rec, err := s.images.Get(s.in(ctx), StagingName(name))
+	if err == nil && rec.Target.Digest != dgst {
+		err = fmt.Errorf("it means %s now: %w", rec.Target.Digest, errdefs.ErrFailedPrecondition)
+	}
+	if err != nil {
+		return images.Image{}, fmt.Errorf("unfinished build of %s: %w", name, err)
+	}
+	return rec, nil
+}
