@@ -55,6 +55,12 @@ type ContainerSpec struct {
 	LogPath string
 	// OOMScoreAdj is best effort where CAP_SYS_RESOURCE is missing.
 	OOMScoreAdj int
+	// PIDsLimit bounds the number of tasks; 0 means no limit.
+	PIDsLimit int64
+	// CPUSet is a list of CPUs such as "0-3"; "" means all.
+	CPUSet string
+	// SeccompRoot is where Localhost seccomp profiles are looked up.
+	SeccompRoot string
 }
 
 // State is where a container is in its life.
@@ -80,6 +86,30 @@ type Status struct {
 	ExitCode   int
 	// OOMKilled is true when the kernel killed it for its memory limit.
 	OOMKilled bool
-	// Reason and Message say why a create or start failed, for people.
+	// Reason and Message say why a create or start failed, for people. Of a
+	// container that ran, Message is its termination message.
 	Reason, Message string
 }
+
+// The reasons of a failure, in the words that Kubernetes' clients know.
+const (
+	// ReasonConfigError: the container's wishes contradict each other or the
+	// image. Nothing was made, nothing has to be deleted.
+	ReasonConfigError = "CreateContainerConfigError"
+	// ReasonCreateError: the host could not prepare the container.
+	ReasonCreateError = "CreateContainerError"
+	// ReasonStartError: the OCI runtime refused it. It stays as an exited
+	// container with code 128 until Delete, or until Create replaces it.
+	ReasonStartError = "StartError"
+)
+
+// Error is what Create and Start return when a container cannot run as asked.
+type Error struct {
+	Reason, Message string
+	Err             error
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,132 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ociRuntime is one OCI runtime program.
+type ociRuntime struct {
+	path    string
+	flavour string // crun, runc or the base name of another
+	// gate lets a created container run; nil: ask the program.
+	gate func(ctx context.Context, fifo string, alive func() bool) error
+}
+
+// candidates in the order of preference: crun starts a container in a third of
+// runc's time.
+var candidates = []string{"crun", "runc"}
+
+// pickRuntime takes the configured runtime, or the first candidate that works. A
+// program that is installed may still not work here (crun before 1.9 and hybrid
+// cgroups, seccomp without libseccomp, …), so each has to create a container.
+func (e *Engine) pickRuntime(ctx context.Context) (ociRuntime, error) {
+	names := candidates
+	if e.cfg.Runtime != "" {
+		names = []string{e.cfg.Runtime}
+	}
+	var errs []error
+	for _, name := range names {
+		oci, err := openRuntime(ctx, name)
+		if err == nil {
+			err = e.probe(ctx, oci)
+		}
+		if err == nil {
+			e.log.Info("OCI runtime picked", "runtime", oci.flavour, "path", oci.path, "cgroups", e.cgroups.Mode())
+			return oci, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		if e.cfg.Runtime == "" && !errors.Is(err, exec.ErrNotFound) {
+			e.log.Info("OCI runtime does not work on this host, trying the next", "runtime", name, "err", err)
+		}
+	}
+	return ociRuntime{}, fmt.Errorf("no OCI runtime works on this host (packages runc or crun): %w", errors.Join(errs...))
+}
+
+func openRuntime(ctx context.Context, name string) (ociRuntime, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ociRuntime{}, err
+	}
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return ociRuntime{}, fmt.Errorf("ask for its version: %w", err)
+	}
+	oci := ociRuntime{path: path, flavour: filepath.Base(path)}
+	switch first, _, _ := bytes.Cut(out, []byte(" ")); string(first) {
+	case "runc":
+		oci.flavour, oci.gate = "runc", runcGate
+	case "crun":
+		oci.flavour, oci.gate = "crun", crunGate
+	}
+	return oci, nil
+}
+
+// probe creates a container and deletes it. Its root holds this very program,
+// which is never run: the probe ends before the start.
+func (e *Engine) probe(ctx context.Context, oci ociRuntime) error {
+	bundle, err := os.MkdirTemp(e.cfg.RunDir, "probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(bundle) }()
+	id := filepath.Base(bundle)
+	if err := os.Mkdir(filepath.Join(bundle, "rootfs"), 0o755); err != nil {
+		return err
+	}
+	if err := e.cgroups.Create(e.conmonCgroup()); err != nil {
+		return err
+	}
+	group := e.cgroups.Path(id)
+	if err := writeJSON(filepath.Join(bundle, "config.json"), probeSpec(group)); err != nil {
+		return err
+	}
+	root := filepath.Join(bundle, "oci")
+	// No pipes: the container's process would keep them open.
+	text, err := os.Create(filepath.Join(bundle, "out"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = text.Close() }()
+	cmd := exec.CommandContext(ctx, oci.path, "--root", root, "create", "--bundle", bundle, id)
+	cmd.Stdout, cmd.Stderr = text, text
+	createErr := cmd.Run()
+	out := tailOf(text)
+	_ = exec.CommandContext(ctx, oci.path, "--root", root, "delete", "--force", id).Run()
+	if err := e.cgroups.Kill(group); err != nil {
+		return err
+	}
+	if err := e.cgroups.Remove(ctx, group); err != nil {
+		return err
+	}
+	if createErr != nil {
+		return fmt.Errorf("it cannot create a container: %s: %w", strings.TrimSpace(runtimeMessage(out)), createErr)
+	}
+	return nil
+}
+
+func probeSpec(group string) *specs.Spec {
+	return &specs.Spec{
+		Version: ociVersion,
+		Root:    &specs.Root{Path: "rootfs", Readonly: true},
+		Process: &specs.Process{Args: []string{"/probe"}, Cwd: "/"},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/probe", Type: "bind", Source: "/proc/self/exe", Options: []string{"bind", "ro"}},
+		},
+		Linux: &specs.Linux{
+			CgroupsPath: group,
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace},
+			},
+		},
+	}
+}
