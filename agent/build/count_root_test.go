@@ -1,0 +1,98 @@
+package build
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/moby/buildkit/util/imageutil"
+	"github.com/moby/sys/mountinfo"
+
+	"lighter.dev/lighter/agent/image"
+)
+
+// tally counts everything that a build could leave behind.
+type tally struct {
+	Blobs, Ingests, Snapshots, Leases, Records, Mounts, Steps int
+	// Files are snapshot folders on disk, which the database may not know.
+	Files int
+}
+
+func (h *host) tally() tally {
+	h.t.Helper()
+	// BuildKit holds manifests of base images for some minutes after a build.
+	imageutil.CancelCacheLeases()
+	if err := h.store.GC(context.Background()); err != nil {
+		h.t.Fatal(err)
+	}
+	be := h.store.Backend()
+	ctx := namespaces.WithNamespace(context.Background(), image.Namespace)
+	var n tally
+	must := func(err error) {
+		h.t.Helper()
+		if err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	must(be.Content.Walk(ctx, func(content.Info) error { n.Blobs++; return nil }))
+	ingests, err := be.Content.ListStatuses(ctx)
+	must(err)
+	n.Ingests = len(ingests)
+	must(be.Snapshots.Walk(ctx, func(context.Context, snapshots.Info) error { n.Snapshots++; return nil }))
+	all, err := be.Leases.List(ctx)
+	must(err)
+	n.Leases = len(all)
+	recs, err := be.Images.List(ctx)
+	must(err)
+	n.Records = len(recs)
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(h.root))
+	must(err)
+	n.Mounts = len(mounts)
+	n.Files = len(list(filepath.Join(h.root, "images", "snapshots-overlayfs", "snapshots")))
+	for _, e := range list(executorRoot(filepath.Join(h.root, "build"))) {
+		if e.IsDir() {
+			n.Steps++
+		}
+	}
+	return n
+}
+
+func list(dir string) []os.DirEntry {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	return entries
+}
+
+// settled waits until two tallies in a row are equal: BuildKit lets go of some
+// things behind a finished build's back.
+func (h *host) settled() tally {
+	h.t.Helper()
+	last := h.tally()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		time.Sleep(200 * time.Millisecond)
+		next := h.tally()
+		if next == last {
+			return next
+		}
+		last = next
+	}
+	return last
+}
+
+// eventually polls until cond holds.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !cond(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
