@@ -1,0 +1,20 @@
+// Command lighter is the whole of Lighter in one binary: the server, the agent,
+// the client with kubectl's verbs, and clusters on one machine.
+//
+// One file per subcommand; root.go lists them. This is the only place that
+// imports controller, agent and overlay together and fits them to one another.
+package main
+
+import (
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	defaultKubeconfig()
+	// Under the name kubectl (a link will do) we are kubectl.
+	if filepath.Base(os.Args[0]) == "kubectl" {
+		os.Exit(runKubectl("kubectl", os.Args[1:]))
+	}
+	os.Exit(run(os.Args[1:]))
+}
