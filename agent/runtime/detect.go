@@ -70,8 +70,8 @@ func openRuntime(ctx context.Context, name string) (ociRuntime, error) {
 	return oci, nil
 }
 
-// probe creates a container and deletes it. Its root holds this very program,
-// which is never run: the probe ends before the start.
+// probe creates a container and deletes it. Its root holds the runtime itself,
+// which is never run there: the probe ends before the start.
 func (e *Engine) probe(ctx context.Context, oci ociRuntime) error {
 	bundle, err := os.MkdirTemp(e.cfg.RunDir, "probe-")
 	if err != nil {
@@ -86,7 +86,7 @@ func (e *Engine) probe(ctx context.Context, oci ociRuntime) error {
 		return err
 	}
 	group := e.cgroups.Path(id)
-	if err := writeJSON(filepath.Join(bundle, "config.json"), probeSpec(group)); err != nil {
+	if err := writeJSON(filepath.Join(bundle, "config.json"), probeSpec(group, oci.path)); err != nil {
 		return err
 	}
 	root := filepath.Join(bundle, "oci")
@@ -113,14 +113,15 @@ func (e *Engine) probe(ctx context.Context, oci ociRuntime) error {
 	return nil
 }
 
-func probeSpec(group string) *specs.Spec {
+func probeSpec(group, program string) *specs.Spec {
 	return &specs.Spec{
 		Version: ociVersion,
 		Root:    &specs.Root{Path: "rootfs", Readonly: true},
 		Process: &specs.Process{Args: []string{"/probe"}, Cwd: "/"},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
-			{Destination: "/probe", Type: "bind", Source: "/proc/self/exe", Options: []string{"bind", "ro"}},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
+			{Destination: "/probe", Type: "bind", Source: program, Options: []string{"bind", "ro"}},
 		},
 		Linux: &specs.Linux{
 			CgroupsPath: group,

@@ -1,0 +1,95 @@
+package runtime
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"lighter.dev/lighter/agent/cgroup"
+)
+
+// crunViewEnv marks a test process that runs in crun's view.
+const crunViewEnv = "LIGHTER_TEST_CRUN_VIEW"
+
+// inCrunView makes sure that crun can work. crun 1.8 refuses hybrid cgroups that
+// have controllers in their v2 hierarchy; there the test is run again by a
+// process in a mount namespace that has that hierarchy unmounted.
+func inCrunView(t testing.TB) {
+	t.Helper()
+	needRoot(t, "crun", "conmon", "busybox")
+	tree, err := cgroup.New("/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(tree.V2Controllers()) == 0 || tree.Mode() != cgroup.Hybrid {
+		return
+	}
+	if os.Getenv(crunViewEnv) != "" {
+		t.Fatal("the v2 hierarchy is still mounted")
+	}
+	args := []string{"-test.run=^" + t.Name() + "$", "-test.v"}
+	if _, ok := t.(*testing.B); ok {
+		args = []string{"-test.run=^$", "-test.bench=^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$", "-test.v"}
+	}
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), crunViewEnv+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	t.Logf("in a mount namespace without /sys/fs/cgroup/unified:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.SkipNow()
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv(crunViewEnv) != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			panic(err)
+		}
+		if err := showOnlyV1(); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// showOnlyV1 mounts a new /sys/fs/cgroup with the v1 hierarchies alone.
+func showOnlyV1() error {
+	const top = "/sys/fs/cgroup"
+	entries, err := os.ReadDir(top)
+	if err != nil {
+		return err
+	}
+	fds := map[string]int{}
+	for _, entry := range entries {
+		if entry.Name() == "unified" || !entry.IsDir() {
+			continue
+		}
+		if fds[entry.Name()], err = unix.Open(filepath.Join(top, entry.Name()), unix.O_PATH, 0); err != nil {
+			return err
+		}
+	}
+	if err := unix.Unmount(filepath.Join(top, "unified"), unix.MNT_DETACH); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", top, "tmpfs", 0, "mode=755"); err != nil {
+		return err
+	}
+	for name, fd := range fds {
+		path := filepath.Join(top, name)
+		if err := os.Mkdir(path, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(fd), path, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
