@@ -23,17 +23,15 @@ type affinity struct {
 // prepareAffinity returns nil if no rule concerns the pod.
 func prepareAffinity(cluster *model.Cluster, pod *model.Pod) *affinity {
 	var repelled map[domain]bool
-	cluster.Repellers(func(other *model.Pod, node *model.Node) {
-		for i := range other.AntiAffinity {
-			if !cluster.Matches(&other.AntiAffinity[i], pod) {
+	cluster.Repellers(func(set *model.Repeller) {
+		for i := range set.Terms {
+			if !cluster.Matches(&set.Terms[i], pod.Object.Namespace, pod.Object.Labels) {
 				continue
 			}
-			if at, ok := domainOf(node, other.AntiAffinity[i].Key); ok {
-				if repelled == nil {
-					repelled = map[domain]bool{}
-				}
-				repelled[at] = true
+			if repelled == nil {
+				repelled = map[domain]bool{}
 			}
+			eachDomain(set.Nodes, set.Terms[i].Key, func(at domain, _ int) { repelled[at] = true })
 		}
 	})
 	if repelled == nil && len(pod.Affinity) == 0 && len(pod.AntiAffinity) == 0 && len(pod.PreferredPods) == 0 {
@@ -42,14 +40,15 @@ func prepareAffinity(cluster *model.Cluster, pod *model.Pod) *affinity {
 	a := &affinity{pod: pod, repelled: repelled, near: map[domain]int{}, far: map[domain]int{}, liking: map[domain]int64{}}
 	a.findNear(cluster)
 	for i := range pod.AntiAffinity {
-		a.count(cluster, &pod.AntiAffinity[i], a.far)
+		term := &pod.AntiAffinity[i]
+		cluster.Selected(term, func(set *model.Alike) {
+			eachDomain(set.Nodes, term.Key, func(at domain, pods int) { a.far[at] += pods })
+		})
 	}
 	for i := range pod.PreferredPods {
 		preferred := &pod.PreferredPods[i]
-		cluster.Selected(&preferred.Term, func(_ *model.Pod, node *model.Node) {
-			if at, ok := domainOf(node, preferred.Key); ok {
-				a.liking[at] += preferred.Weight
-			}
+		cluster.Selected(&preferred.Term, func(set *model.Alike) {
+			eachDomain(set.Nodes, preferred.Key, func(at domain, pods int) { a.liking[at] += preferred.Weight * int64(pods) })
 		})
 	}
 	return a
@@ -63,16 +62,14 @@ func (a *affinity) findNear(cluster *model.Cluster) {
 	if len(terms) == 0 {
 		return
 	}
-	cluster.Selected(&terms[0], func(other *model.Pod, node *model.Node) {
+	cluster.Selected(&terms[0], func(set *model.Alike) {
 		for i := range terms[1:] {
-			if !cluster.Matches(&terms[1+i], other) {
+			if !cluster.Matches(&terms[1+i], set.Namespace, set.Labels) {
 				return
 			}
 		}
 		for i := range terms {
-			if at, ok := domainOf(node, terms[i].Key); ok {
-				a.near[at]++
-			}
+			eachDomain(set.Nodes, terms[i].Key, func(at domain, pods int) { a.near[at] += pods })
 		}
 	})
 	if len(a.near) > 0 {
@@ -80,16 +77,21 @@ func (a *affinity) findNear(cluster *model.Cluster) {
 	}
 	a.first = true
 	for i := range terms {
-		a.first = a.first && cluster.Matches(&terms[i], a.pod)
+		a.first = a.first && cluster.Matches(&terms[i], a.pod.Object.Namespace, a.pod.Object.Labels)
 	}
 }
 
-func (a *affinity) count(cluster *model.Cluster, term *model.Term, into map[domain]int) {
-	cluster.Selected(term, func(_ *model.Pod, node *model.Node) {
-		if at, ok := domainOf(node, term.Key); ok {
-			into[at]++
+// eachDomain calls visit with the domain of every node that exists and has the
+// label.
+func eachDomain(nodes map[*model.Node]int, key string, visit func(at domain, pods int)) {
+	for node, pods := range nodes {
+		if node.Object == nil {
+			continue
 		}
-	})
+		if at, ok := domainOf(node, key); ok {
+			visit(at, pods)
+		}
+	}
 }
 
 // refusal says why a node is out of the question, "" if it is not.

@@ -69,6 +69,11 @@ func (c *check) hasRoom(node *model.Node) bool {
 func lacks(want, has, used int64) bool { return want > 0 && want > has-used }
 
 func (c *check) selects(node *model.Node) bool {
+	for key, value := range c.pod.Object.Spec.NodeSelector {
+		if has, ok := node.Object.Labels[key]; !ok || has != value {
+			return false
+		}
+	}
 	if c.pod.Selector == nil {
 		return true
 	}

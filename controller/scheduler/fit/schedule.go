@@ -14,7 +14,7 @@ const (
 	// In a cluster of n nodes, (sampleShare - n/sampleSlope) percent are
 	// ranked, at least sampleLeast percent: the larger the cluster, the less a
 	// slightly better node matters.
-	sampleShare, sampleSlope, sampleLeast = 50, 125, 5
+	sampleShare, sampleSlope, sampleLeast = 50, 100, 5
 )
 
 // Decision is where a pod goes.

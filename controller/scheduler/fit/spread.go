@@ -16,18 +16,18 @@ type spread struct {
 // prepareSpread counts, over the nodes that the pod could be meant for, the
 // pods that the constraint selects.
 func (c *check) prepareSpread(constraint *model.Constraint) spread {
-	s := spread{Constraint: constraint, counts: map[string]int{}}
-	for _, node := range c.cluster.Nodes {
-		if value, ok := node.Object.Labels[constraint.Key]; ok && c.eligible(constraint, node) {
-			if _, known := s.counts[value]; !known {
-				s.counts[value] = 0
-			}
+	s := spread{Constraint: constraint, counts: c.domains(constraint)}
+	c.cluster.Selected(&constraint.Term, func(set *model.Alike) {
+		if set.Terminating {
+			return
 		}
-	}
-	c.cluster.Selected(&constraint.Term, func(other *model.Pod, node *model.Node) {
-		value, ok := node.Object.Labels[constraint.Key]
-		if ok && other.Object.DeletionTimestamp == nil && other.UID != c.pod.UID && c.eligible(constraint, node) {
-			s.counts[value]++
+		for node, pods := range set.Nodes {
+			if node.Object == nil || !c.eligible(constraint, node) {
+				continue
+			}
+			if value, ok := node.Object.Labels[constraint.Key]; ok {
+				s.counts[value] += pods
+			}
 		}
 	})
 	s.least = math.MaxInt
@@ -38,6 +38,23 @@ func (c *check) prepareSpread(constraint *model.Constraint) spread {
 		s.least = 0
 	}
 	return s
+}
+
+// domains is every domain of eligible nodes, with no pods yet.
+func (c *check) domains(constraint *model.Constraint) map[string]int {
+	counts := map[string]int{}
+	if c.pod.Selector == nil && len(c.pod.Object.Spec.NodeSelector) == 0 && !constraint.HonorTaints {
+		for value := range c.cluster.Domains(constraint.Key) {
+			counts[value] = 0
+		}
+		return counts
+	}
+	for _, node := range c.cluster.Nodes {
+		if value, ok := node.Object.Labels[constraint.Key]; ok && c.eligible(constraint, node) {
+			counts[value] = 0
+		}
+	}
+	return counts
 }
 
 // eligible tells whether a node's pods count: the policies of the constraint

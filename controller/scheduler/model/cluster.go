@@ -18,10 +18,11 @@ type Cluster struct {
 	byName     map[string]*Node
 	pods       map[types.UID]*placement
 	namespaces map[string]labels.Set
-	// Indexes over pods, so that a decision reads only those that matter.
-	inNamespace map[string]map[types.UID]*placement
-	repelling   map[types.UID]*placement // with required anti-affinity
-	groupZones  map[groupZone]int
+	// Indexes over pods and nodes, so that a decision reads only what matters.
+	alike      map[string]map[string]*Alike // by namespace and Pod.alike
+	repellers  map[string]*Repeller         // by Pod.repeller
+	groupZones map[groupZone]int
+	domains    map[string]map[string]int // memory of Domains
 }
 
 type placement struct {
@@ -34,13 +35,14 @@ type groupZone struct{ group, zone string }
 // NewCluster returns an empty one.
 func NewCluster() *Cluster {
 	return &Cluster{
-		ImageNodes:  map[string]int{},
-		byName:      map[string]*Node{},
-		pods:        map[types.UID]*placement{},
-		namespaces:  map[string]labels.Set{},
-		inNamespace: map[string]map[types.UID]*placement{},
-		repelling:   map[types.UID]*placement{},
-		groupZones:  map[groupZone]int{},
+		ImageNodes: map[string]int{},
+		byName:     map[string]*Node{},
+		pods:       map[types.UID]*placement{},
+		namespaces: map[string]labels.Set{},
+		alike:      map[string]map[string]*Alike{},
+		repellers:  map[string]*Repeller{},
+		groupZones: map[groupZone]int{},
+		domains:    map[string]map[string]int{},
 	}
 }
 
@@ -65,6 +67,7 @@ func (c *Cluster) SetNode(object *corev1.Node) Change {
 	if node.Object == nil {
 		c.Nodes = append(c.Nodes, node)
 		c.setNode(node, object)
+		clear(c.domains)
 		return NodeAdded
 	}
 	was := *node
@@ -75,6 +78,7 @@ func (c *Cluster) SetNode(object *corev1.Node) Change {
 	}
 	if !labels.Equals(was.Object.Labels, object.Labels) {
 		change |= NodeLabels
+		clear(c.domains)
 	}
 	if !slices.EqualFunc(was.Repelling, node.Repelling, func(a, b corev1.Taint) bool { return a.MatchTaint(&b) && a.Value == b.Value }) {
 		change |= NodeTaints
@@ -119,6 +123,7 @@ func (c *Cluster) RemoveNode(name string) {
 	}
 	c.Nodes = slices.DeleteFunc(c.Nodes, func(n *Node) bool { return n == node })
 	c.countImages(node, -1)
+	clear(c.domains)
 	node.Object, node.Images = nil, nil
 	c.drop(node)
 }
@@ -137,14 +142,8 @@ func (c *Cluster) Place(pod *Pod, nodeName string) {
 	c.pods[pod.UID] = at
 	at.node.add(pod, 1)
 	bump(c.groupZones, groupZone{pod.Group, at.node.Zone}, 1)
-	namespace := pod.Object.Namespace
-	if c.inNamespace[namespace] == nil {
-		c.inNamespace[namespace] = map[types.UID]*placement{}
-	}
-	c.inNamespace[namespace][pod.UID] = at
-	if len(pod.AntiAffinity) > 0 {
-		c.repelling[pod.UID] = at
-	}
+	c.countAlike(at, 1)
+	c.countRepeller(at, 1)
 }
 
 // Placed returns a pod that is on a node and that node's name; nil and "" if it
@@ -163,13 +162,10 @@ func (c *Cluster) Remove(uid types.UID) bool {
 		return false
 	}
 	delete(c.pods, uid)
-	delete(c.repelling, uid)
 	at.node.add(at.pod, -1)
 	bump(c.groupZones, groupZone{at.pod.Group, at.node.Zone}, -1)
-	namespace := at.pod.Object.Namespace
-	if delete(c.inNamespace[namespace], uid); len(c.inNamespace[namespace]) == 0 {
-		delete(c.inNamespace, namespace)
-	}
+	c.countAlike(at, -1)
+	c.countRepeller(at, -1)
 	c.drop(at.node)
 	return true
 }
@@ -183,54 +179,18 @@ func (c *Cluster) RemoveNamespace(name string) { delete(c.namespaces, name) }
 // InZone counts the pods of a group in a zone.
 func (c *Cluster) InZone(group, zone string) int { return c.groupZones[groupZone{group, zone}] }
 
-// Matches tells whether a term selects a pod.
-func (c *Cluster) Matches(term *Term, pod *Pod) bool {
-	return c.selects(term, pod.Object.Namespace) && term.selector.Matches(labels.Set(pod.Object.Labels))
-}
-
-func (c *Cluster) selects(term *Term, namespace string) bool {
-	return slices.Contains(term.namespaces, namespace) ||
-		!isNothing(term.nsSelector) && term.nsSelector.Matches(c.namespaces[namespace])
-}
-
-func isNothing(selector labels.Selector) bool {
-	_, selectable := selector.Requirements()
-	return !selectable
-}
-
-// Selected calls visit for every pod that a term selects, with its node.
-func (c *Cluster) Selected(term *Term, visit func(pod *Pod, node *Node)) {
-	for namespace, pods := range c.candidates(term) {
-		if !c.selects(term, namespace) {
-			continue
-		}
-		for _, at := range pods {
-			if at.node.Object != nil && term.selector.Matches(labels.Set(at.pod.Object.Labels)) {
-				visit(at.pod, at.node)
+// Domains counts the nodes by their value of a label. The result is shared and
+// read-only.
+func (c *Cluster) Domains(key string) map[string]int {
+	counts, known := c.domains[key]
+	if !known {
+		counts = map[string]int{}
+		for _, node := range c.Nodes {
+			if value, ok := node.Object.Labels[key]; ok {
+				counts[value]++
 			}
 		}
+		c.domains[key] = counts
 	}
-}
-
-// candidates narrows the namespaces down where the term lists them.
-func (c *Cluster) candidates(term *Term) map[string]map[types.UID]*placement {
-	if !isNothing(term.nsSelector) {
-		return c.inNamespace
-	}
-	listed := make(map[string]map[types.UID]*placement, len(term.namespaces))
-	for _, namespace := range term.namespaces {
-		if pods := c.inNamespace[namespace]; pods != nil {
-			listed[namespace] = pods
-		}
-	}
-	return listed
-}
-
-// Repellers calls visit for every pod with required anti-affinity.
-func (c *Cluster) Repellers(visit func(pod *Pod, node *Node)) {
-	for _, at := range c.repelling {
-		if at.node.Object != nil {
-			visit(at.pod, at.node)
-		}
-	}
+	return counts
 }

@@ -31,7 +31,8 @@ type Pod struct {
 	// Images are the names under which nodes may hold the pod's images.
 	Images []string
 
-	// Selector is nodeSelector and required node affinity; nil if there is none.
+	// Selector is required node affinity; nil if there is none. nodeSelector
+	// is read from the object.
 	Selector *nodeaffinity.RequiredNodeAffinity
 	// PreferredNodes is preferred node affinity; nil if there is none.
 	PreferredNodes *nodeaffinity.PreferredSchedulingTerms
@@ -39,6 +40,8 @@ type Pod struct {
 	Affinity, AntiAffinity []Term         // required
 	PreferredPods          []WeightedTerm // preferred; negative for anti-affinity
 	Spread                 []Constraint
+
+	alike, repeller string // keys of Cluster's indexes
 }
 
 // Port is a port of the host that a pod claims.
@@ -84,6 +87,8 @@ func NewPod(pod *corev1.Pod) *Pod {
 		Group:    group(pod),
 		Ports:    hostPorts(&pod.Spec),
 		Images:   imageNames(pod),
+		alike:    alikeKey(pod),
+		repeller: repellerKey(pod),
 	}
 	p.CPU, p.Memory = p.Request.MilliCPU, p.Request.Memory
 	if p.CPU == 0 {
@@ -93,8 +98,8 @@ func NewPod(pod *corev1.Pod) *Pod {
 		p.Memory = assumedMemory
 	}
 	affinity := pod.Spec.Affinity
-	if len(pod.Spec.NodeSelector) > 0 || affinity != nil && affinity.NodeAffinity != nil {
-		p.Selector = new(nodeaffinity.GetRequiredNodeAffinity(pod))
+	if affinity != nil && affinity.NodeAffinity != nil {
+		p.Selector = new(nodeaffinity.NewRequiredNodeAffinity(nil, affinity))
 	}
 	if affinity != nil {
 		p.parseAffinity(affinity)
