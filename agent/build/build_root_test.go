@@ -181,7 +181,7 @@ func TestMistakes(t *testing.T) {
 		{"no Dockerfile", map[string]string{"x": ""}, []string{"there is no Dockerfile", "spec.dockerfile"}},
 		{"missing file", map[string]string{"Dockerfile": "FROM busybox\nCOPY none.txt /\n"}, []string{"Dockerfile:2", "none.txt", "not found"}},
 		{"empty Dockerfile", map[string]string{"Dockerfile": "\n"}, []string{"file with no instructions"}},
-		{"unknown stage", map[string]string{"Dockerfile": "FROM busybox\nCOPY --from=nobody:v1 a b\n"}, []string{"nobody"}},
+		{"unknown stage", map[string]string{"Dockerfile": "FROM busybox\nCOPY --from=localhost:1/nobody:v1 a b\n"}, []string{"Dockerfile:2", "localhost:1/nobody:v1"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
