@@ -144,7 +144,7 @@ func (c *Cache) get(ctx context.Context, r Ref) (metav1.Object, error) {
 	select {
 	case <-e.ready:
 	case <-ctx.Done():
-		if err := e.lastError(); err != nil {
+		if err := e.giveUp(); err != nil {
 			return nil, err
 		}
 		return nil, fmt.Errorf("read %s %s/%s: no answer from the API server: %w", r.Kind, r.Namespace, r.Name, ctx.Err())

@@ -21,6 +21,8 @@ type entry struct {
 	mu    sync.Mutex
 	ready chan struct{} // closed at the first answer
 	known bool
+	// missed: a reader gave up waiting, so the first answer is news to it.
+	missed bool
 	obj   metav1.Object // nil: does not exist
 	err   error
 }
@@ -34,9 +36,12 @@ func (e *entry) value() (metav1.Object, error) {
 	return e.obj, nil
 }
 
-func (e *entry) lastError() error {
+// giveUp notes that a reader did not wait for the first answer, and says why
+// there was none.
+func (e *entry) giveUp() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.missed = true
 	return e.err
 }
 
@@ -44,8 +49,11 @@ func (e *entry) lastError() error {
 func (e *entry) set(obj metav1.Object) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	news := !e.known || (e.obj == nil) != (obj == nil) ||
+	news := (e.obj == nil) != (obj == nil) ||
 		obj != nil && e.obj.GetResourceVersion() != obj.GetResourceVersion()
+	if !e.known {
+		news = e.missed
+	}
 	e.obj, e.err = obj, nil
 	if !e.known {
 		e.known = true
@@ -72,16 +80,21 @@ const (
 func (c *Cache) follow(ctx context.Context, e *entry) {
 	retry := minRetry
 	for ctx.Err() == nil {
+		began := time.Now()
 		version, err := c.list(ctx, e)
 		if err == nil {
-			retry = minRetry
 			err = c.watch(ctx, e, version)
+			if time.Since(began) > time.Second {
+				retry = minRetry
+			}
 		}
-		if err == nil || ctx.Err() != nil {
-			continue
+		if ctx.Err() != nil {
+			return
 		}
-		e.fail(err)
-		if retry >= time.Second {
+		if err != nil {
+			e.fail(err)
+		}
+		if err != nil && retry >= time.Second {
 			c.log.Warn("Cannot read object", "kind", e.ref.Kind, "namespace", e.ref.Namespace, "name", e.ref.Name, "err", err, "retry", retry)
 		}
 		select {

@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// identityFile, in the data directory, makes this agent recognisable.
+const identityFile = "agent-id"
+
+// loadIdentity reads or makes the agent's ID. It is not the machine's ID: two
+// agents may share a machine (lighter local), and copied machines share an ID.
+func loadIdentity(dir string) (string, error) {
+	path := filepath.Join(dir, identityFile)
+	raw, err := os.ReadFile(path)
+	if id := strings.TrimSpace(string(raw)); err == nil && id != "" {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read agent identity: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make data directory: %w", err)
+	}
+	id := uuid.NewString()
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write agent identity: %w", err)
+	}
+	return id, nil
+}
+
+// holder is what this agent writes into its Lease.
+func (n *Node) holder() string { return n.cfg.Name + "_" + n.identity }
+
+// claim takes the Lease over, unless somebody else holds it and is alive.
+func (n *Node) claim(ctx context.Context) error {
+	leases := n.cfg.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	have, err := leases.Get(ctx, n.cfg.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err := leases.Create(ctx, n.lease(nil, time.Now()), metav1.CreateOptions{})
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("get lease of node %s: %w", n.cfg.Name, err)
+	}
+	if err := n.taken(have, time.Now()); err != nil {
+		return err
+	}
+	_, err = leases.Update(ctx, n.lease(have, time.Now()), metav1.UpdateOptions{})
+	return err
+}
+
+// taken tells whether another agent holds the Lease and renewed it recently.
+func (n *Node) taken(have *coordinationv1.Lease, now time.Time) error {
+	holder := have.Spec.HolderIdentity
+	if holder == nil || *holder == n.holder() || have.Spec.RenewTime == nil {
+		return nil
+	}
+	valid := n.cfg.LeaseDuration
+	if have.Spec.LeaseDurationSeconds != nil {
+		valid = time.Duration(*have.Spec.LeaseDurationSeconds) * time.Second
+	}
+	age := now.Sub(have.Spec.RenewTime.Time)
+	if age > valid {
+		return nil
+	}
+	return fmt.Errorf("%w: %q is held by %q, which renewed its lease %v ago; give this host another name (--node-name), or stop the other agent",
+		ErrNameTaken, n.cfg.Name, *holder, age.Round(100*time.Millisecond))
+}
+
+// lease is the Lease as it should be, based on the one that exists.
+func (n *Node) lease(have *coordinationv1.Lease, now time.Time) *coordinationv1.Lease {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: n.cfg.Name, Namespace: corev1.NamespaceNodeLease}}
+	if have != nil {
+		lease = have.DeepCopy()
+	}
+	holder, seconds, renewed := n.holder(), int32(n.cfg.LeaseDuration/time.Second), metav1.NewMicroTime(now)
+	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds, lease.Spec.RenewTime = &holder, &seconds, &renewed
+	return lease
+}
+
+// keepLease renews until ctx ends. It returns ErrNameTaken only.
+func (n *Node) keepLease(ctx context.Context) error {
+	ticker := time.NewTicker(n.cfg.LeaseInterval)
+	defer ticker.Stop()
+	var have *coordinationv1.Lease
+	failing := false
+	for {
+		next, err := n.renew(ctx, have)
+		switch {
+		case errors.Is(err, ErrNameTaken):
+			return err
+		case err != nil && ctx.Err() == nil && !failing:
+			n.cfg.Log.Warn("Cannot renew the node's lease, will go on trying", "err", err)
+			failing = true
+		case err == nil && failing:
+			n.cfg.Log.Info("Renewed the node's lease again")
+			failing = false
+		}
+		have = next
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// renew writes the Lease once; nil means that it has to be read again first.
+func (n *Node) renew(ctx context.Context, have *coordinationv1.Lease) (*coordinationv1.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaseDuration)
+	defer cancel()
+	leases := n.cfg.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	if have == nil {
+		found, err := leases.Get(ctx, n.cfg.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return leases.Create(ctx, n.lease(nil, time.Now()), metav1.CreateOptions{})
+		}
+		if err != nil {
+			return nil, err
+		}
+		have = found
+	}
+	if err := n.taken(have, time.Now()); err != nil {
+		return nil, err
+	}
+	now, err := leases.Update(ctx, n.lease(have, time.Now()), metav1.UpdateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return now, nil
+}

@@ -1,0 +1,43 @@
+package pod
+
+import (
+	"cmp"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"lighter.dev/lighter/agent/runtime"
+)
+
+// adopt takes over the containers that an earlier agent left, running or not.
+// What the API last heard about readiness holds until a probe knows better.
+func (w *worker) adopt(found []runtime.Status) {
+	slices.SortFunc(found, func(a, b runtime.Status) int { return cmp.Compare(a.Spec.Attempt, b.Spec.Attempt) })
+	for _, c := range w.st.Containers {
+		for _, st := range found {
+			if st.Spec.Name != c.Spec.Name {
+				continue
+			}
+			c.Last, c.Current = c.Current, &Attempt{Status: st}
+		}
+		if c.Current == nil {
+			continue
+		}
+		c.Backoff = backoffAt(c.Current.Spec.Attempt)
+		w.inherit(c)
+	}
+}
+
+// inherit takes Started and Ready from the API's status
+// if that is about the same attempt.
+func (w *worker) inherit(c *Container) {
+	known := slices.Concat(w.view.Pod.Status.InitContainerStatuses, w.view.Pod.Status.ContainerStatuses)
+	i := slices.IndexFunc(known, func(st corev1.ContainerStatus) bool { return st.Name == c.Spec.Name })
+	if i < 0 || known[i].ContainerID != containerScheme+c.Current.Spec.ID {
+		return
+	}
+	if c.running() {
+		c.Started = known[i].Started != nil && *known[i].Started
+		c.Ready = known[i].Ready
+	}
+}
