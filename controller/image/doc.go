@@ -17,6 +17,6 @@
 // an agent that wrote in the meantime; an agent retries on conflict.
 //
 // The node of a running build is known from the choice made here or, after a
-// restart, from the words "on node <name>" in the message of Building, where
-// the agent puts them for people to read as well.
+// restart, from the words "host <name> builds" in the message of Building,
+// where the agent puts them for people to read as well.
 package image

@@ -164,8 +164,8 @@ func correct(image *v1alpha1.Image, builder string, builderLost bool) *metav1.Co
 	return nil
 }
 
-// onNode finds the builder in a message that an agent wrote.
-var onNode = regexp.MustCompile(`\bon node "?([a-z0-9]([-a-z0-9.]*[a-z0-9])?)`)
+// builderWords find the builder in a message that an agent wrote.
+var builderWords = regexp.MustCompile(`\bhost ([a-z0-9]([-a-z0-9.]*[a-z0-9])?) builds\b`)
 
 // builderNamed is the node that the condition Building names, "" if none.
 func builderNamed(image *v1alpha1.Image) string {
@@ -173,7 +173,7 @@ func builderNamed(image *v1alpha1.Image) string {
 	if condition == nil || condition.Status != metav1.ConditionTrue {
 		return ""
 	}
-	if found := onNode.FindStringSubmatch(condition.Message); found != nil {
+	if found := builderWords.FindStringSubmatch(condition.Message); found != nil {
 		return found[1]
 	}
 	return ""
