@@ -289,3 +289,8 @@ func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Logf("%s", bytes.TrimRight(p, "\n"))
 	return len(p), nil
 }
+
+func TestMain(m *testing.M) {
+	image.RouteLibraryLogs(slog.New(slog.DiscardHandler))
+	os.Exit(m.Run())
+}

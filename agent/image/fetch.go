@@ -110,6 +110,9 @@ func (f *fetcher) fetchFrom(ctx context.Context, src source, desc ocispec.Descri
 		return nil
 	case errdefs.IsFailedPrecondition(err):
 		f.store.log.Warn("blob does not match its digest, dropped", "digest", desc.Digest, "from", src.name, "error", err)
+		if p, ok := src.fetcher.(peerFetcher); ok {
+			f.store.reportCorrupt(ctx, p.peer, desc.Digest)
+		}
 		ref := remotes.MakeRefKey(ctx, desc)
 		if aerr := f.store.content.Abort(ctx, ref); aerr != nil && !errdefs.IsNotFound(aerr) {
 			return errors.Join(err, aerr)

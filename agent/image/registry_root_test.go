@@ -1,0 +1,354 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/crypto/bcrypt"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// realRegistry starts Debian's docker-registry on a loopback port of its own.
+func realRegistry(t testing.TB, extra string) (host, data string) {
+	t.Helper()
+	program := needProgram(t, "docker-registry", "docker-registry")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	host = l.Addr().String()
+	must(t, l.Close())
+	dir := t.TempDir()
+	data = filepath.Join(dir, "data")
+	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp:\n  addr: %s\n%s", data, host, extra)
+	file := filepath.Join(dir, "config.yml")
+	must(t, os.WriteFile(file, []byte(config), 0o600))
+	cmd := exec.Command(program, "serve", file)
+	cmd.Stderr = logWriter{t}
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if c, err := net.Dial("tcp", host); err == nil {
+			c.Close()
+			return host, data
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("docker-registry did not start")
+		}
+	}
+}
+
+// push puts a fixture into a registry by the OCI distribution API.
+func push(t testing.TB, client *http.Client, base, user, password, repo, tag string, f *fixture) {
+	t.Helper()
+	send := func(method, url, mediaType string, body []byte) *http.Response {
+		req, err := http.NewRequest(method, url, bytes.NewReader(body))
+		must(t, err)
+		req.Header.Set("Content-Type", mediaType)
+		if user != "" {
+			req.SetBasicAuth(user, password)
+		}
+		resp, err := client.Do(req)
+		must(t, err)
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode/100 != 2 {
+			t.Fatalf("%s %s: %s %s", method, url, resp.Status, text)
+		}
+		return resp
+	}
+	for d, raw := range f.blobs {
+		if d == f.manifest.Digest {
+			continue
+		}
+		resp := send("POST", base+"/v2/"+repo+"/blobs/uploads/", "", nil)
+		loc, err := resp.Location()
+		must(t, err)
+		q := loc.Query()
+		q.Set("digest", d.String())
+		loc.RawQuery = q.Encode()
+		send("PUT", loc.String(), "application/octet-stream", raw)
+	}
+	send("PUT", base+"/v2/"+repo+"/manifests/"+tag, f.manifest.MediaType, f.blobs[f.manifest.Digest])
+}
+
+func TestPullFromRegistry(t *testing.T) {
+	host, data := realRegistry(t, "")
+	fx := newFixture(t, map[string]string{"a": "1"}, map[string]string{"a": "2", "b": random(100_000)})
+	push(t, http.DefaultClient, "http://"+host, "", "", "team/shop", "v1", fx)
+	s := open(t, nil)
+	empty := count(t, s)
+	ctx := context.Background()
+	img, err := s.Ensure(ctx, Request{Ref: host + "/team/shop:v1"})
+	must(t, err)
+	if img.Target != fx.manifest.Digest || len(img.Config.Config.Cmd) != 1 {
+		t.Errorf("got %+v", img)
+	}
+	mounts, err := s.Prepare(ctx, "c", img, false)
+	must(t, err)
+	withRoot(t, mounts, func(root string) {
+		if body, err := os.ReadFile(filepath.Join(root, "a")); string(body) != "2" {
+			t.Errorf("file %q, %v", body, err)
+		}
+	})
+	// A tag that moved: IfNotPresent keeps what is here, Always follows.
+	next := newFixture(t, map[string]string{"a": "3"})
+	push(t, http.DefaultClient, "http://"+host, "", "", "team/shop", "v1", next)
+	if got, err := s.Ensure(ctx, Request{Ref: host + "/team/shop:v1", Policy: corev1.PullIfNotPresent}); err != nil || got.Target != fx.manifest.Digest {
+		t.Errorf("IfNotPresent: %v, %v", got.Target, err)
+	}
+	if got, err := s.Ensure(ctx, Request{Ref: host + "/team/shop:v1", Policy: corev1.PullAlways}); err != nil || got.Target != next.manifest.Digest {
+		t.Errorf("Always: %v, %v", got.Target, err)
+	}
+	if got, err := s.Ensure(ctx, Request{Ref: host + "/team/shop@" + fx.manifest.Digest.String()}); err != nil || got.Target != fx.manifest.Digest {
+		t.Errorf("by digest: %v, %v", got.Target, err)
+	}
+	for _, ref := range []string{"/team/shop:none", "/team/none:v1"} {
+		_, err := s.Ensure(ctx, Request{Ref: host + ref})
+		if !errors.Is(err, ErrPull) || !strings.Contains(err.Error(), "has no such image or tag") {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	must(t, s.Remove(ctx, "c"))
+	_, err = s.Prune(ctx, PruneOptions{})
+	must(t, err)
+	if n := count(t, s); n != empty {
+		t.Errorf("left over: %+v", n)
+	}
+	registryLost(t, s, host, data)
+}
+
+// registryLost: a host whose registry is gone says so, and another host still
+// gets the image from the first.
+func registryLost(t *testing.T, _ *Store, host, _ string) {
+	a := open(t, nil)
+	img, err := a.Ensure(context.Background(), Request{Ref: host + "/team/shop:v1"})
+	must(t, err)
+	ca := newAuthority(t)
+	peers := fixedPeers{}
+	peer := ca.serve(t, a.Handler())
+	peers.holders, peers.named = []Peer{peer}, []Peer{peer}
+	b := open(t, func(c *Config) {
+		c.TLS, c.Peers = ca.client(t, "b"), peers
+		// Where the registry was, nobody answers.
+		c.Registries = map[string]Registry{}
+	})
+	_, err = a.Ensure(context.Background(), Request{Ref: "127.0.0.1:1/team/shop:v1"})
+	if !errors.Is(err, ErrPull) || !strings.Contains(err.Error(), "cannot be reached") {
+		t.Errorf("unreachable registry: %v", err)
+	}
+	got, err := b.Ensure(context.Background(), Request{Ref: host + "/team/shop:v1", Policy: corev1.PullIfNotPresent})
+	if err != nil || got.Target != img.Target {
+		t.Errorf("from a peer by name: %v, %v", got.Target, err)
+	}
+}
+
+// TestRegistryAuth: htpasswd over TLS with a certificate authority of its own.
+func TestRegistryAuth(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	ca := newAuthority(t)
+	cert := ca.issue(t, "registry")
+	caFile := filepath.Join(dir, "ca.pem")
+	writePEM(t, caFile, "CERTIFICATE", ca.cert.Raw)
+	writePEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", cert.Certificate[0])
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	must(t, err)
+	writePEM(t, filepath.Join(dir, "key.pem"), "PRIVATE KEY", key)
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "htpasswd"), []byte("ann:"+string(hash)+"\n"), 0o600))
+	host, _ := realRegistry(t, fmt.Sprintf("  tls: {certificate: %s, key: %s}\nauth: {htpasswd: {realm: test, path: %s}}\n",
+		filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "htpasswd")))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool}}}
+	fx := newFixture(t, map[string]string{"a": "1"})
+	push(t, client, "https://"+host, "ann", "secret", "team/shop", "v1", fx)
+	cred := func(where, password string) Credential {
+		return Credential{Host: where, Username: "ann", Password: password}
+	}
+	tests := []struct {
+		name string
+		auth []Credential
+		text string // of the error; "" is success
+	}{
+		{"none", nil, "wants credentials"},
+		{"wrong password", []Credential{cred(host, "wrong")}, `refused user "ann"`},
+		{"for another registry", []Credential{cred("other.example", "secret")}, "wants credentials"},
+		{"for another repository", []Credential{cred(host+"/other", "secret")}, "wants credentials"},
+		{"right", []Credential{cred(host, "secret")}, ""},
+		{"second of two", []Credential{cred(host, "wrong"), cred("https://"+host+"/v1/", "secret")}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := open(t, func(c *Config) { c.Registries = map[string]Registry{host: {CAFile: caFile}} })
+			empty := count(t, s)
+			_, err := s.Ensure(context.Background(), Request{Ref: host + "/team/shop:v1", Auth: tt.auth})
+			if tt.text == "" {
+				must(t, err)
+				return
+			}
+			if !errors.Is(err, ErrPull) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("error: %v", err)
+			}
+			if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "wrong\"") {
+				t.Errorf("the error tells a password: %v", err)
+			}
+			if n := count(t, s); n != empty {
+				t.Errorf("left over: %+v", n)
+			}
+		})
+	}
+	t.Run("unknown authority", func(t *testing.T) {
+		s := open(t, nil)
+		_, err := s.Ensure(context.Background(), Request{Ref: host + "/team/shop:v1", Auth: []Credential{cred(host, "secret")}})
+		if !errors.Is(err, ErrPull) {
+			t.Errorf("error: %v", err)
+		}
+	})
+}
+
+func writePEM(t testing.TB, path, kind string, der []byte) {
+	t.Helper()
+	must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+}
+
+// TestRegistryFaults: registries that drop, fail, lie or hang, and pulls that
+// are cancelled, leave nothing behind.
+func TestRegistryFaults(t *testing.T) {
+	big := newFixture(t, map[string]string{"a": random(1 << 20)}, map[string]string{"b": "small"})
+	layer := big.layers[0].Digest
+	isLayer := func(r *http.Request) bool {
+		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, layer.String())
+	}
+	var failures atomic.Int32
+	tests := []struct {
+		name  string
+		fault func(w http.ResponseWriter, r *http.Request, body []byte) bool
+		text  string // of the error; "" is success
+	}{
+		{"two failures, then well", func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+			if isLayer(r) && failures.Add(1) <= 2 {
+				http.Error(w, "busy", http.StatusServiceUnavailable)
+				return true
+			}
+			return false
+		}, ""},
+		{"wrong bytes", func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+			if !isLayer(r) {
+				return false
+			}
+			wrong := bytes.Clone(body)
+			wrong[100] ^= 1
+			w.Header().Set("Content-Length", fmt.Sprint(len(wrong)))
+			_, _ = w.Write(wrong)
+			return true
+		}, "does not match the digest"},
+		{"a missing layer", func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+			if isLayer(r) {
+				http.Error(w, "", http.StatusNotFound)
+			}
+			return isLayer(r)
+		}, "not found"},
+		{"drops the connection each time", func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+			if !isLayer(r) {
+				return false
+			}
+			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			_, _ = w.Write(body[:1000])
+			panic(http.ErrAbortHandler)
+		}, "fetch blob"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			reg := &fakeRegistry{image: big, fault: tt.fault}
+			srv := httptest.NewServer(reg)
+			defer srv.Close()
+			s := open(t, nil)
+			empty := count(t, s)
+			_, err := s.Ensure(context.Background(), Request{Ref: srv.Listener.Addr().String() + "/x:v1"})
+			if tt.text == "" {
+				must(t, err)
+				return
+			}
+			if !errors.Is(err, ErrPull) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("error: %v", err)
+			}
+			if n := count(t, s); n != empty {
+				t.Errorf("left over: %+v, want %+v", n, empty)
+			}
+		})
+	}
+	t.Run("cancelled", func(t *testing.T) { cancelledPull(t, big, layer) })
+}
+
+func cancelledPull(t *testing.T, img *fixture, layer digest.Digest) {
+	reached, hang := make(chan struct{}, 1), make(chan struct{})
+	reg := &fakeRegistry{image: img, fault: func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, layer.String()) {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		_, _ = w.Write(body[:len(body)/2])
+		w.(http.Flusher).Flush()
+		reached <- struct{}{}
+		<-hang
+		return true
+	}}
+	srv := httptest.NewServer(reg)
+	defer srv.Close()
+	defer close(hang)
+	s := open(t, nil)
+	empty := count(t, s)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { <-reached; cancel() }()
+	if _, err := s.Ensure(ctx, Request{Ref: srv.Listener.Addr().String() + "/x:v1"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error: %v", err)
+	}
+	if n := count(t, s); n != empty {
+		t.Errorf("left over: %+v, want %+v", n, empty)
+	}
+}
+
+// TestOnePull: many callers of one image cost one pull; a mirror is asked
+// before the registry.
+func TestOnePull(t *testing.T) {
+	fx := newFixture(t, map[string]string{"a": random(200_000)})
+	origin, mirror := &fakeRegistry{image: fx}, &fakeRegistry{image: fx}
+	so, sm := httptest.NewServer(origin), httptest.NewServer(mirror)
+	defer so.Close()
+	defer sm.Close()
+	host := so.Listener.Addr().String()
+	s := open(t, func(c *Config) { c.Registries = map[string]Registry{host: {Mirrors: []string{sm.URL}}} })
+	errs := make(chan error)
+	for range 10 {
+		go func() {
+			_, err := s.Ensure(context.Background(), Request{Ref: host + "/x:v1"})
+			errs <- err
+		}()
+	}
+	for range 10 {
+		must(t, <-errs)
+	}
+	if m, o := mirror.requests(fx.layers[0].Digest), origin.requests(fx.layers[0].Digest); m != 1 || o != 0 {
+		t.Errorf("layer was fetched %d times from the mirror and %d times from the registry, want 1 and 0", m, o)
+	}
+}
