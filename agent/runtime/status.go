@@ -2,12 +2,15 @@ package runtime
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -144,4 +147,28 @@ func readTail(path string, limit int64) string {
 		return ""
 	}
 	return string(buf[:n])
+}
+
+// Wait blocks until a container no longer runs, or ctx ends; errdefs.ErrNotFound
+// if there is none.
+func (e *Engine) Wait(ctx context.Context, id string) error {
+	c, err := e.lookup(id)
+	if err != nil {
+		return err
+	}
+	state, rec := e.state(c), c.rec
+	c.mu.Unlock()
+	if state != StateRunning && state != StateCreated {
+		return nil
+	}
+	// conmon ends when the log is complete and the exit file is written.
+	ended, err := watchExit(ctx, rec.ConmonPID, rec.ConmonStart)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("wait for container %s: %w", id, err)
+	}
+	<-ended
+	return ctx.Err()
 }

@@ -1,0 +1,264 @@
+package stream
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// logReader copies a container's log in CRI format ("<time> <stream> <tag>
+// <text>") from its rotated files and its current one. A tag P marks a part of a
+// line that the next entry of the stream continues, F its end.
+type logReader struct {
+	path string
+	opts options
+	out  *flushWriter
+	// ended, with opts.follow, closes when nothing will be written any more.
+	ended <-chan struct{}
+
+	file    *os.File
+	reader  *bufio.Reader
+	partial []byte // of a physical line that is being written
+	midLine map[string]bool
+	written int64
+}
+
+// errLimit ends the copy when limitBytes are written.
+var errLimit = errors.New("limit reached")
+
+func (l *logReader) copy(ctx context.Context) error {
+	l.midLine = map[string]bool{}
+	if err := l.openStart(); err != nil {
+		return err
+	}
+	defer func() { _ = l.file.Close() }()
+	var changes *fsnotify.Watcher
+	if l.ended != nil {
+		var err error
+		if changes, err = fsnotify.NewWatcher(); err != nil {
+			return err
+		}
+		defer func() { _ = changes.Close() }()
+		if err := changes.Add(filepath.Dir(l.path)); err != nil {
+			return err
+		}
+		l.out.begin()
+	}
+	for ctx.Err() == nil {
+		// Asked before reading: what it wrote before its end is read below.
+		ended := l.hasEnded()
+		err := l.drain()
+		if errors.Is(err, errLimit) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		moved, err := l.nextFile()
+		if err != nil {
+			return err
+		}
+		if moved {
+			continue
+		}
+		if l.ended == nil || ended {
+			return l.finish()
+		}
+		l.out.flush()
+		select {
+		case <-ctx.Done():
+		case <-l.ended:
+		case <-changes.Events:
+		case err := <-changes.Errors:
+			if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+func (l *logReader) hasEnded() bool {
+	select {
+	case <-l.ended: // nil blocks
+		return true
+	default:
+		return false
+	}
+}
+
+// files are the rotated files, oldest first, and the current one. The suffix is
+// a time stamp, so names sort by age.
+func (l *logReader) files() []string {
+	rotated, _ := filepath.Glob(escapeGlob(l.path) + ".*") // sorted
+	return append(rotated, l.path)
+}
+
+func escapeGlob(path string) string {
+	return strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(path)
+}
+
+// openStart opens the file in which to begin and seeks there.
+func (l *logReader) openStart() error {
+	files := l.files()
+	if l.opts.tail < 0 {
+		for _, path := range files {
+			if err := l.open(path, 0); !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		return fmt.Errorf("log file %s: %w", l.path, os.ErrNotExist)
+	}
+	want := l.opts.tail
+	for i := len(files) - 1; i >= 0; i-- {
+		file, err := os.Open(files[i])
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		offset, found, err := tailOffset(file, want)
+		_ = file.Close()
+		if err != nil {
+			return fmt.Errorf("log file %s: %w", files[i], err)
+		}
+		if want -= found; want <= 0 || i == 0 {
+			return l.open(files[i], offset)
+		}
+	}
+	return l.open(files[len(files)-1], 0)
+}
+
+func (l *logReader) open(path string, offset int64) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		_ = file.Close()
+		return err
+	}
+	if l.file != nil {
+		_ = l.file.Close()
+	}
+	l.file, l.partial = file, nil
+	if l.reader == nil {
+		l.reader = bufio.NewReaderSize(file, 32<<10)
+	} else {
+		l.reader.Reset(file)
+	}
+	return nil
+}
+
+// nextFile moves on if the file that was read is no longer the current one.
+// conmon writes to a renamed file until it has opened the new one, so what is
+// left in the old one is read first.
+func (l *logReader) nextFile() (bool, error) {
+	own, err := l.file.Stat()
+	if err != nil {
+		return false, err
+	}
+	current, err := os.Stat(l.path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && os.SameFile(own, current) {
+		return false, nil // just being renamed, or nothing new
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := l.drain(); err != nil {
+		if errors.Is(err, errLimit) {
+			return false, nil
+		}
+		return false, err
+	}
+	files := l.files()
+	next := 0 // our own file may be deleted already
+	for i, path := range files {
+		if info, err := os.Stat(path); err == nil && os.SameFile(own, info) {
+			next = i + 1
+		}
+	}
+	for ; next < len(files); next++ {
+		if err := l.open(files[next], 0); !errors.Is(err, os.ErrNotExist) {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// drain reads to the end of the file.
+func (l *logReader) drain() error {
+	for {
+		chunk, err := l.reader.ReadSlice('\n')
+		if len(chunk) > 0 && chunk[len(chunk)-1] == '\n' {
+			line := chunk
+			if len(l.partial) > 0 {
+				line = append(l.partial, chunk...)
+				l.partial = nil
+			}
+			if err := l.entry(line); err != nil {
+				return err
+			}
+			continue
+		}
+		l.partial = append(l.partial, chunk...)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+	}
+}
+
+// entry writes one entry of the log.
+func (l *logReader) entry(line []byte) error {
+	at, stream, tag, text, ok := parseEntry(line)
+	if !ok || l.opts.stream != "" && l.opts.stream != "All" && !strings.EqualFold(l.opts.stream, stream) {
+		return nil
+	}
+	if !l.opts.since.IsZero() {
+		when, err := time.Parse(time.RFC3339Nano, at)
+		if err == nil && when.Before(l.opts.since) {
+			return nil
+		}
+	}
+	if l.opts.timestamps && !l.midLine[stream] {
+		if err := l.write([]byte(at + " ")); err != nil {
+			return err
+		}
+	}
+	l.midLine[stream] = tag == 'P'
+	if tag == 'P' {
+		text = bytes.TrimSuffix(text, []byte("\n"))
+	}
+	return l.write(text)
+}
+
+func (l *logReader) write(p []byte) error {
+	if l.opts.limit >= 0 {
+		p = p[:min(int64(len(p)), l.opts.limit-l.written)]
+	}
+	n, err := l.out.Write(p)
+	l.written += int64(n)
+	if err == nil && l.opts.limit >= 0 && l.written >= l.opts.limit {
+		return errLimit
+	}
+	return err
+}
+
+// finish is called at the end of all files.
+func (l *logReader) finish() error {
+	l.out.flush()
+	return nil
+}
