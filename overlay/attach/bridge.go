@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"lighter.dev/lighter/overlay/ipam"
 	"lighter.dev/lighter/overlay/netns"
@@ -36,6 +37,8 @@ type bridge struct {
 	rules   *rules
 	pods    keyedMutex // one operation per pod at a time
 	base    sync.Mutex // the bridge itself
+	// netfilter is what ensureBridgeNetfilter found.
+	netfilter atomic.Bool
 }
 
 var _ Driver = (*bridge)(nil)
@@ -108,10 +111,24 @@ func (b *bridge) connect(ctx context.Context, s Sandbox, ip netip.Addr, pod netn
 	if err := b.ensurePodEnd(pod, ip, br); err != nil {
 		return err
 	}
+	if err := b.settleCarrier(pod, veth.Name); err != nil {
+		return err
+	}
 	if len(s.Ports) == 0 {
 		return nil
 	}
 	return b.rules.sync(ctx, b.records.list(), false)
+}
+
+// settleCarrier asks for the links on the way of the first packet. The kernel
+// handles a carrier that came up in a work queue, some milliseconds later, and
+// drops packets until then; since Linux 6.8 a question (RTM_GETLINK) has it done
+// first.
+func (b *bridge) settleCarrier(pod netns.Kernel, veth string) error {
+	_, podErr := pod.LinkByName(podLink)
+	_, vethErr := b.cfg.Kernel.LinkByName(veth)
+	_, bridgeErr := b.cfg.Kernel.LinkByName(b.cfg.Bridge)
+	return errors.Join(podErr, vethErr, bridgeErr)
 }
 
 // ensureVeth makes the pair, or takes the one that is there if it is whole.
@@ -152,7 +169,11 @@ func (b *bridge) ensurePort(veth, br netns.Link, ip netip.Addr) error {
 			return err
 		}
 	}
-	if err := k.SetBridgePort(veth.Index, netns.BridgePort{Isolated: true}); err != nil {
+	port := netns.BridgePort{Isolated: true}
+	if b.bridgeNetfilter() {
+		port = netns.BridgePort{Hairpin: true}
+	}
+	if err := k.SetBridgePort(veth.Index, port); err != nil {
 		return err
 	}
 	if err := k.SetFDB(netns.FDBEntry{Link: veth.Index, MAC: mac}); err != nil {

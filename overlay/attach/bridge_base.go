@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,11 @@ func (b *bridge) ensure(ctx context.Context) error {
 	if err := b.ensureSysctls(); err != nil {
 		return fmt.Errorf("attach: set up bridge %s: %w", b.cfg.Bridge, err)
 	}
-	if err := b.ensurePorts(br); err != nil {
+	changed, err := b.ensureBridgeNetfilter()
+	if err != nil {
+		return fmt.Errorf("attach: set up bridge %s: %w", b.cfg.Bridge, err)
+	}
+	if err := b.ensurePorts(br, changed); err != nil {
 		return fmt.Errorf("attach: mend the pods' links: %w", err)
 	}
 	if err := b.rules.sync(ctx, b.records.list(), true); err != nil {
@@ -107,13 +112,49 @@ func (b *bridge) ensureSysctls() error {
 	return nil
 }
 
-// ensurePorts puts links back on the bridge that lost it. A missing link is the
-// pod's to repair: Status tells its owner.
-func (b *bridge) ensurePorts(br netns.Link) error {
+// bridgeNetfilterKey is missing where the module br_netfilter is not loaded.
+const bridgeNetfilterKey = "net/bridge/bridge-nf-call-iptables"
+
+// bridgeNetfilter says whether bridged packets pass the IP hooks. Then a packet
+// that was translated to another pod of this host is not routed but sent straight
+// to that pod's port, so that ports must not be isolated, and must send back
+// where a packet came from.
+func (b *bridge) bridgeNetfilter() bool { return b.netfilter.Load() }
+
+// ensureBridgeNetfilter switches it off where ours is the only bridge: it costs
+// each packet a second pass through the hooks. Other bridges (Docker's) may
+// count on it; then it stays and the ports are set accordingly.
+func (b *bridge) ensureBridgeNetfilter() (changed bool, err error) {
+	value, err := b.cfg.Kernel.Sysctl(bridgeNetfilterKey)
+	on := err == nil && value != "0"
+	if err = ignoreMissing(err); err != nil {
+		return false, err
+	}
+	if on {
+		links, err := b.cfg.Kernel.Links()
+		if err != nil {
+			return false, err
+		}
+		foreign := slices.ContainsFunc(links, func(l netns.Link) bool {
+			return l.Kind == netns.KindBridge && l.Name != b.cfg.Bridge
+		})
+		if !foreign {
+			if err := b.cfg.Kernel.SetSysctl(bridgeNetfilterKey, "0"); err != nil {
+				return false, err
+			}
+			on = false
+		}
+	}
+	return b.netfilter.Swap(on) != on, nil
+}
+
+// ensurePorts puts links back on the bridge that lost it, or sets all of them
+// again. A missing link is the pod's to repair: Status tells its owner.
+func (b *bridge) ensurePorts(br netns.Link, all bool) error {
 	var errs []error
 	for _, rec := range b.records.list() {
 		l, err := b.cfg.Kernel.LinkByName(vethName(rec.Sandbox.PodUID))
-		if err == nil && l.Master != br.Index {
+		if err == nil && (all || l.Master != br.Index) {
 			err = b.ensurePort(l, br, rec.IP)
 		}
 		errs = append(errs, ignoreMissing(err))

@@ -154,10 +154,10 @@ func (r *rules) rules() []knftables.Rule {
 		// The packets to a host port are those to an address of this host.
 		rule(chainPre, "published ports", "fib daddr type local jump", chainPorts),
 		rule(chainOut, "published ports, from this host", "fib daddr type local jump", chainPorts),
-		rule(chainPorts, "with a host IP", "dnat to ip daddr . meta l4proto . th dport map @", mapIP),
-		rule(chainPorts, "on all addresses", "dnat to meta l4proto . th dport map @", mapAny),
+		rule(chainPorts, "with a host IP", "dnat to ip daddr . meta l4proto . th dport map", "@", mapIP),
+		rule(chainPorts, "on all addresses", "dnat to meta l4proto . th dport map", "@", mapAny),
 
-		rule(chainPost, "a pod to itself by its published port", "ip saddr . ip daddr @", setHairpin, "masquerade"),
+		rule(chainPost, "a pod to itself by its published port", "ip saddr . ip daddr", "@", setHairpin, "masquerade"),
 		rule(chainPost, "published port by loopback", "oifname", c.Bridge, "ip saddr 127.0.0.0/8 masquerade"),
 		rule(chainPost, "multicast is never translated", "ip daddr 224.0.0.0/4 return"),
 		rule(chainPost, "pods to the world", "ip saddr", c.PodCIDR, "ip daddr !=", c.ClusterCIDR, "masquerade fully-random"),

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"log/slog"
 	"slices"
 	"sort"
 	"testing"
@@ -19,7 +20,7 @@ func TestOneEndpointChangeIsFast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &family{name: knftables.IPv4Family, nft: nft}
+	f := &family{name: knftables.IPv4Family, nft: nft, log: slog.New(slog.DiscardHandler)}
 	services, all := cluster(1000, 5)
 	for _, s := range services {
 		s.UID = types.UID(s.Name)

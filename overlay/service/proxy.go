@@ -21,8 +21,13 @@ type Config struct {
 	// PodCIDRs is the pod network of the whole cluster: connections from outside it
 	// to a service are masqueraded.
 	PodCIDRs []netip.Prefix
-	Services coreinformers.ServiceInformer
-	Slices   discoveryinformers.EndpointSliceInformer
+	// ServiceCIDRs get a route out of Device (the pods' bridge), so that the host itself
+	// reaches services without a default route: routing comes before the rewriting of
+	// its own packets. Optional.
+	ServiceCIDRs []netip.Prefix
+	Device       string
+	Services     coreinformers.ServiceInformer
+	Slices       discoveryinformers.EndpointSliceInformer
 	// Families to serve; IPv4 if empty.
 	Families []knftables.Family
 	// MinInterval is the least time between two transactions; changes that come
@@ -48,6 +53,7 @@ type family struct {
 	name    knftables.Family
 	nft     knftables.Interface
 	applied *Table // nil: unknown, take over
+	log     *slog.Logger
 }
 
 // New prepares a proxy. It fails if nft cannot be used here: not installed, no
@@ -68,7 +74,7 @@ func New(cfg Config) (*Proxy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("services need nftables (package nftables, run as root): %w", err)
 		}
-		p.families = append(p.families, &family{name: name, nft: nft})
+		p.families = append(p.families, &family{name: name, nft: nft, log: cfg.Log})
 	}
 	handler := cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { p.wake() },
@@ -171,6 +177,9 @@ func (p *Proxy) forget() {
 // or 0 if all went well.
 func (p *Proxy) synchronise(ctx context.Context, own *ownGenerations) time.Duration {
 	start := time.Now()
+	if err := p.ensureRoutes(); err != nil {
+		p.cfg.Log.Warn("this host itself may not reach services", "error", err)
+	}
 	services, err1 := p.cfg.Services.Lister().List(labels.Everything())
 	slices, err2 := p.cfg.Slices.Lister().List(labels.Everything())
 	if err := errors.Join(err1, err2); err != nil {
@@ -227,7 +236,7 @@ func (f *family) apply(ctx context.Context, wanted *Table) (int, error) {
 	}
 	f.applied = wanted
 	if _, err := cleanConntrack(old, wanted); err != nil {
-		return tx.NumOperations(), err
+		f.log.Warn("UDP clients may stay with endpoints that are gone", "error", err)
 	}
 	return tx.NumOperations(), nil
 }
@@ -279,26 +288,37 @@ func (p *Proxy) Cleanup(ctx context.Context) error {
 // ownGenerations remembers which of the kernel's transactions were ours.
 type ownGenerations struct {
 	watch *watch
-	spans [][2]uint32 // (before, last]
+	spans []span
 }
 
-// during runs write and remembers the generations that came about meanwhile as ours.
-// If a generation cannot be read, the write's own echo counts as tampering: the
-// price is one more full write.
+// span is the generations (before, last] that came about while we wrote once.
+type span struct {
+	before, last uint32
+	ours         int // how many announcements in it may be ours
+}
+
+// during runs write, one transaction, and remembers when that was. If a generation
+// cannot be read, the write's own echo counts as tampering: the price is one more
+// full write.
 func (o *ownGenerations) during(write func() (int, error)) (int, error) {
 	before, err1 := o.watch.generation()
 	n, err := write()
 	last, err2 := o.watch.generation()
-	if err1 == nil && err2 == nil && last != before {
-		o.spans = append(o.spans, [2]uint32{before, last})
+	if err == nil && n > 0 && err1 == nil && err2 == nil && last != before {
+		o.spans = append(o.spans, span{before: before, last: last, ours: 1})
 	}
 	return n, err
 }
 
-// has tells whether id was ours. Announcements come in order, so spans before id are done.
+// has tells whether id, which touched our table, was ours. Announcements come in
+// order, so spans before id are done. A second touch while we wrote was not ours.
 func (o *ownGenerations) has(id uint32) bool {
-	for len(o.spans) > 0 && o.spans[0][1] < id {
+	for len(o.spans) > 0 && o.spans[0].last < id {
 		o.spans = o.spans[1:]
 	}
-	return len(o.spans) > 0 && id > o.spans[0][0] && id <= o.spans[0][1]
+	if len(o.spans) == 0 || id <= o.spans[0].before || o.spans[0].ours == 0 {
+		return false
+	}
+	o.spans[0].ours--
+	return true
 }

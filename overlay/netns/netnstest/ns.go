@@ -63,3 +63,11 @@ func OpenNS(t testing.TB, path string) *netns.Real {
 	t.Cleanup(func() { _ = k.Close() })
 	return k
 }
+
+// RemovableNS is NewNS with a function that ends the namespace before the test
+// does, provided that no process or handle is in it.
+func RemovableNS(t *testing.T) (path string, remove func()) {
+	t.Helper()
+	path = NewNS(t)
+	return path, func() { _ = unix.Unmount(path, unix.MNT_DETACH) }
+}
