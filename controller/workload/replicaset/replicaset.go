@@ -96,7 +96,7 @@ func (c *Controller) podChanged(old, obj any) {
 	}
 	ref := metav1.GetControllerOfNoCopy(pod)
 	if before, ok := old.(*corev1.Pod); ok {
-		if before.ResourceVersion == pod.ResourceVersion {
+		if before.ResourceVersion == pod.ResourceVersion && pod.ResourceVersion != "" {
 			return // a resync, not a change
 		}
 		if was := metav1.GetControllerOfNoCopy(before); was != nil && (ref == nil || ref.UID != was.UID) {
