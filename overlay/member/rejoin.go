@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -47,7 +48,7 @@ func (m *Members) Join(ctx context.Context, seeds []string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("member: join %v: %w", seeds, errors.Join(ctx.Err(), err))
+			return fmt.Errorf("member: join %v: %w", seeds, fmt.Errorf("%w; %w", ctx.Err(), oneLine(err)))
 		case <-m.stop:
 			return errors.New("member: join: shut down")
 		case <-time.After(pause):
@@ -122,4 +123,17 @@ func (m *Members) wake() {
 	case m.nudge <- struct{}{}:
 	default:
 	}
+}
+
+// oneLine flattens memberlist's list of errors, which is made for a terminal.
+func oneLine(err error) error {
+	list, ok := err.(interface{ WrappedErrors() []error })
+	if !ok {
+		return err
+	}
+	var texts []string
+	for _, e := range list.WrappedErrors() {
+		texts = append(texts, e.Error())
+	}
+	return errors.New(strings.Join(texts, "; "))
 }

@@ -108,12 +108,12 @@ func (b *builder) addPort(svc *corev1.Service, port *corev1.ServicePort, own []*
 
 // addClusterIPs adds the service's own virtual addresses.
 func (b *builder) addClusterIPs(svc *corev1.Service, port *corev1.ServicePort, found candidates) {
-	targets, none := found.cluster(), "goto "+chainRefuse
+	targets, none, scope := found.cluster(), "goto "+chainRefuse, "cluster"
 	if policy := svc.Spec.InternalTrafficPolicy; policy != nil && *policy == corev1.ServiceInternalTrafficPolicyLocal {
 		if len(targets) > 0 {
 			none = "drop" // somebody serves it, only not here: no reason to claim nobody does
 		}
-		targets = found.local()
+		targets, scope = found.local(), "local"
 	}
 	for _, ip := range clusterIPs(svc) {
 		addr, err := netip.ParseAddr(ip)
@@ -126,7 +126,7 @@ func (b *builder) addClusterIPs(svc *corev1.Service, port *corev1.ServicePort, f
 		case len(targets) == 0:
 			f.refuse(b.table, none)
 		case svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP:
-			f.deliver(b.table, "goto "+b.affinityChain(svc, port, "internal", targets))
+			f.deliver(b.table, "goto "+b.affinityChain(svc, port, scope, targets))
 		default:
 			f.share(b, targets, false)
 		}

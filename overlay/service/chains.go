@@ -86,7 +86,7 @@ func (b *builder) affinityChain(svc *corev1.Service, port *corev1.ServicePort, s
 		rules = append(rules, fmt.Sprintf("%s saddr @%s goto %s", b.ip, clients, own))
 		slots = append(slots, fmt.Sprintf("%d : goto %s", i, own))
 	}
-	rules = append(rules, fmt.Sprintf("numgen random mod %d vmap { %s }", len(targets), strings.Join(slots, ", ")))
+	rules = append(rules, fmt.Sprintf("numgen random mod %d vmap { %s }", len(targets), strings.Join(slots, " , ")))
 	b.table.Chains[name] = Chain{Rules: rules}
 	return name
 }

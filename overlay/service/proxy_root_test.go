@@ -5,12 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,7 +53,8 @@ func (r *rig) run() {
 	ready := make(chan error, 1)
 	done := r.host.start(func() error {
 		var err error
-		proxy, err = New(Config{NodeName: thisNode, PodCIDRs: podNet, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)),
+		proxy, err = New(Config{NodeName: thisNode, PodCIDRs: podNet,
+			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}, Device: "br", Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)),
 			Services: factory.Core().V1().Services(), Slices: factory.Discovery().V1().EndpointSlices()})
 		ready <- err
 		if err != nil {
@@ -378,6 +381,20 @@ func TestStaleUDPFlowMovesToTheNewEndpoint(t *testing.T) {
 	eventually(t, "the flow is refused", func() bool { return ask() == "" })
 	r.put(nil, udpSlice(ep("10.42.1.11", thisNode)))
 	eventually(t, "the flow works again", func() bool { return ask() == "10.42.1.11" })
+}
+
+func TestHostWithoutDefaultRouteReachesServices(t *testing.T) {
+	l := newLab(t, "10.42.1.11")
+	l.serve("10.42.1.11", 8080)
+	l.host.do(func() error {
+		_, all, _ := net.ParseCIDR("0.0.0.0/0")
+		return netlink.RouteDel(&netlink.Route{Dst: all, Gw: net.ParseIP(outsider)})
+	})
+	newRig(l, []*corev1.Service{svc("web", serviceIP)}, []*discoveryv1.EndpointSlice{slice("web", ep("10.42.1.11", thisNode))})
+	l.host.mustGet(addrPort(serviceIP, 80))
+	if _, _, err := l.host.get(addrPort(serviceIP, 81)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("port without a service: %v", err)
+	}
 }
 
 func TestCleanupLeavesNothing(t *testing.T) {
