@@ -66,7 +66,7 @@ func (t *Tree) Kill(path string) error {
 		}
 		fresh := false
 		for _, pid := range pids {
-			if !dying(pid) {
+			if !Dying(pid) {
 				fresh = true
 				_ = unix.Kill(pid, unix.SIGKILL)
 			}
@@ -83,8 +83,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// dying says whether a process has SIGKILL pending or has ended already.
-func dying(pid int) bool {
+// Dying says whether a process has SIGKILL pending or has ended already.
+func Dying(pid int) bool {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return true

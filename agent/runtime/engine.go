@@ -88,7 +88,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	// Watch first, read afterwards: an exit in between is seen twice, not never.
-	if e.events, err = newEventQueue(ctx, e.exitsDir(), e.log); err != nil {
+	if e.events, err = newEventQueue(ctx, e.exitsDir(), e.knows, e.log); err != nil {
 		return nil, err
 	}
 	if err := e.adopt(); err != nil {
@@ -137,6 +137,12 @@ func (e *Engine) lookup(id string) (*container, error) {
 	return c, nil
 }
 
+func (e *Engine) knows(id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.containers[id] != nil
+}
+
 // adopt loads every container of which a trace is on disk.
 func (e *Engine) adopt() error {
 	ids := map[string]bool{}
@@ -151,7 +157,9 @@ func (e *Engine) adopt() error {
 	}
 	for id := range ids {
 		c := e.loadContainer(id)
+		e.mu.Lock()
 		e.containers[id] = c
+		e.mu.Unlock()
 		if c.rec.ConmonPID != 0 {
 			e.supervise(c)
 		}

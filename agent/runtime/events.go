@@ -18,6 +18,8 @@ import (
 type eventQueue struct {
 	out  chan string
 	wake chan struct{}
+	// known filters out the temporary files from which conmon renames.
+	known func(id string) bool
 
 	mu      sync.Mutex
 	pending map[string]struct{}
@@ -25,7 +27,7 @@ type eventQueue struct {
 }
 
 // newEventQueue watches the directory to which conmon renames exit files.
-func newEventQueue(ctx context.Context, exits string, log *slog.Logger) (*eventQueue, error) {
+func newEventQueue(ctx context.Context, exits string, known func(string) bool, log *slog.Logger) (*eventQueue, error) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, fmt.Errorf("watch exit files: %w", err)
@@ -37,6 +39,7 @@ func newEventQueue(ctx context.Context, exits string, log *slog.Logger) (*eventQ
 	q := &eventQueue{
 		out:     make(chan string),
 		wake:    make(chan struct{}, 1),
+		known:   known,
 		pending: map[string]struct{}{},
 	}
 	go q.watch(ctx, watcher, exits, log)
@@ -99,8 +102,7 @@ func (q *eventQueue) watch(ctx context.Context, watcher *fsnotify.Watcher, exits
 			if !ok {
 				return
 			}
-			// conmon writes a hidden temporary file and renames it.
-			if name := filepath.Base(event.Name); event.Has(fsnotify.Create) && name[0] != '.' {
+			if name := filepath.Base(event.Name); event.Has(fsnotify.Create) && q.known(name) {
 				q.add(name)
 			}
 		case err, ok := <-watcher.Errors:
@@ -119,7 +121,9 @@ func (q *eventQueue) addAll(exits string) {
 		return
 	}
 	for _, entry := range entries {
-		q.add(entry.Name())
+		if q.known(entry.Name()) {
+			q.add(entry.Name())
+		}
 	}
 }
 

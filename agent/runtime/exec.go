@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,8 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"lighter.dev/lighter/agent/cgroup"
 )
 
 // TerminalSize is in characters.
@@ -133,15 +136,53 @@ func (e *Engine) prepareExec(ctx context.Context, id string, opts ExecOptions) (
 func (s *execSession) cleanUp() { _ = os.RemoveAll(filepath.Dir(s.process)) }
 
 // kill ends the process in the container with its group (an OCI runtime makes it
-// a session leader), and by that the runtime that waits for it. Before there is
-// a process the runtime itself is killed; its child ends with it.
+// a session leader), and by that the runtime that waits for it.
 func (s *execSession) kill() error {
 	if pid := readPID(s.pidPath); pid > 1 {
 		_ = unix.Kill(-pid, unix.SIGKILL)
 		_ = unix.Kill(pid, unix.SIGKILL)
 		return nil
 	}
-	return s.cmd.Process.Kill()
+	return killWithChildren(s.cmd.Process)
+}
+
+// killWithChildren ends a runtime that is about to start a process: it is stopped,
+// so that it makes no more children, and killed after those that it has. They
+// clone one another as its children (CLONE_PARENT), hence the rounds.
+func killWithChildren(parent *os.Process) error {
+	if err := parent.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	for range 64 {
+		fresh := false
+		for _, pid := range childrenOf(parent.Pid) {
+			if !cgroup.Dying(pid) {
+				fresh = true
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		if !fresh {
+			break
+		}
+	}
+	return parent.Kill()
+}
+
+func childrenOf(pid int) []int {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	var out []int
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for _, field := range strings.Fields(string(raw)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				out = append(out, child)
+			}
+		}
+	}
+	return out
 }
 
 func (s *execSession) runPipes(opts ExecOptions) error {
@@ -192,7 +233,10 @@ func (s *execSession) runTTY(opts ExecOptions) error {
 		return err
 	}
 	ended := make(chan struct{})
-	go resizeUntil(ended, opts.Resize, func(size TerminalSize) { _ = master.Resize(console.WinSize{Height: size.Height, Width: size.Width}) })
+	go resizeUntil(ended, opts.Resize, func(size TerminalSize) {
+		_ = master.Resize(console.WinSize{Height: size.Height, Width: size.Width})
+		s.resizeInner(size)
+	})
 	if opts.Stdin != nil {
 		go func() { _, _ = io.Copy(master, opts.Stdin) }()
 	}
@@ -212,6 +256,21 @@ func (s *execSession) runTTY(opts ExecOptions) error {
 	case <-time.After(drainGrace):
 	}
 	return err
+}
+
+// resizeInner sets the size of the terminal in the container. runc copies it from
+// ours on SIGWINCH, crun 1.8 does not. Best effort: the process may be ending.
+func (s *execSession) resizeInner(size TerminalSize) {
+	pid := readPID(s.pidPath)
+	if pid <= 0 {
+		return
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/fd/0", pid), unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer func() { _ = unix.Close(fd) }()
+	_ = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: size.Height, Col: size.Width})
 }
 
 // resizeUntil applies sizes until either channel closes.
