@@ -13,9 +13,17 @@ import (
 // What the API last heard about readiness holds until a probe knows better.
 func (w *worker) adopt(found []runtime.Status) {
 	slices.SortFunc(found, func(a, b runtime.Status) int { return cmp.Compare(a.Spec.Attempt, b.Spec.Attempt) })
+	// An orphan's spec is lost, and with it the QoS class that the path tells.
+	if path := found[0].Spec.CgroupParent; path != "" {
+		w.cgroup = path
+	}
 	for _, c := range w.st.Containers {
 		for _, st := range found {
 			if st.Spec.Name != c.Spec.Name {
+				continue
+			}
+			if st.State == runtime.StateCreated {
+				c.Stale = st.Spec.ID
 				continue
 			}
 			c.Last, c.Current = c.Current, &Attempt{Status: st}

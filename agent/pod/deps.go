@@ -22,6 +22,8 @@ import (
 type Engine interface {
 	PinNamespaces(ctx context.Context, podUID, hostname string, want Want) (runtime.Namespaces, error)
 	UnpinNamespaces(ctx context.Context, podUID string) error
+	// PinnedPods are the UIDs of pods that have pinned namespaces.
+	PinnedPods() ([]string, error)
 	PodCgroup(ctx context.Context, path string, limits *corev1.ResourceRequirements) error
 	RemovePodCgroup(ctx context.Context, path string) error
 	Create(ctx context.Context, spec runtime.ContainerSpec) error
@@ -59,11 +61,13 @@ type Sandbox struct {
 	Ports []corev1.ContainerPort
 }
 
-// Network connects pods. Both methods are idempotent; Attach of a pod that is
+// Network connects pods. Its methods are idempotent; Attach of a pod that is
 // attached returns the same addresses.
 type Network interface {
 	Attach(ctx context.Context, s Sandbox) ([]netip.Addr, error)
 	Detach(ctx context.Context, s Sandbox) error
+	// Keep detaches all pods but these.
+	Keep(ctx context.Context, podUIDs []string) error
 }
 
 // Volumes makes volumes; *volume.Manager implements it.

@@ -139,11 +139,11 @@ func (w *worker) undo(ctx context.Context, step *Step, hooks []hook) {
 }
 
 func (w *worker) makeCgroup(ctx context.Context) error {
-	return w.cfg.Engine.PodCgroup(ctx, cgroupPath(w.pod()), podLimits(w.pod()))
+	return w.cfg.Engine.PodCgroup(ctx, w.cgroup, podLimits(w.pod()))
 }
 
 func (w *worker) removeCgroup(ctx context.Context) error {
-	return w.cfg.Engine.RemovePodCgroup(ctx, cgroupPath(w.pod()))
+	return w.cfg.Engine.RemovePodCgroup(ctx, w.cgroup)
 }
 
 // attach pins the pod's namespaces, connects it and writes the files that

@@ -194,9 +194,9 @@ func (m *Manager) relist(ctx context.Context) {
 	}
 }
 
-// Sweep removes what no pod of this host owns: containers, snapshots, volumes.
-// It must only be called when all pods are known, that is after a successful
-// list from the API. Network leftovers are the caller's: Known names who lives.
+// Sweep removes what no pod of this host owns: containers, snapshots, volumes,
+// network attachments, namespaces. It must only be called when all pods are
+// known, that is after a successful list from the API.
 func (m *Manager) Sweep(ctx context.Context) error {
 	m.mu.Lock()
 	for uid, found := range m.adopted {
@@ -214,13 +214,20 @@ func (m *Manager) Sweep(ctx context.Context) error {
 		}
 	}
 	errs = append(errs, m.cfg.Volumes.Sweep(ctx, func(uid types.UID) bool { return known[uid] }))
+	errs = append(errs, m.cfg.Network.Keep(ctx, keys(known)))
+	pinned, err := m.cfg.Engine.PinnedPods()
+	errs = append(errs, err)
+	for _, uid := range pinned {
+		if !known[types.UID(uid)] {
+			errs = append(errs, m.cfg.Engine.UnpinNamespaces(ctx, uid))
+		}
+	}
 	return errors.Join(errs...)
 }
 
-// Known are the UIDs of all pods that have, or may have, something on this host.
-func (m *Manager) Known() []string {
-	var out []string
-	for uid := range m.known() {
+func keys(set map[types.UID]bool) []string {
+	out := make([]string, 0, len(set))
+	for uid := range set {
 		out = append(out, string(uid))
 	}
 	return out

@@ -47,12 +47,17 @@ func (w *worker) start(c *Container, now time.Time) {
 		}
 	}
 	c.Op = Starting
-	old := c.Last
+	old, stale := c.Last, c.Stale
 	in := startInput{
 		ctx: w.setUpCtx, pod: w.pod(), spec: c.Spec, image: c.Has, number: number,
 		spaces: w.box.spaces, ips: w.podIPs(), services: env.ServicesFor(w.view.Pod, w.cfg.Services()),
 	}
 	w.async(func() func() {
+		if stale != "" {
+			if err := w.deleteContainer(in.ctx, stale); err != nil {
+				return func() { w.started(c, nil, &startError{reasonCreate, err}) }
+			}
+		}
 		attempt, err := w.attempt(in)
 		if err == nil && old != nil {
 			w.forget(in.ctx, old)
@@ -108,6 +113,10 @@ var errPostStart = errors.New("PostStartHook failed")
 // keeps a record of what the OCI runtime refused, for the next agent.
 func (w *worker) refused(in startInput, spec runtime.ContainerSpec, cause *startError) (*Attempt, error) {
 	if in.ctx.Err() != nil {
+		// The pod ends before it began; do not leave a container half-made.
+		if err := w.deleteContainer(context.WithoutCancel(in.ctx), spec.ID); err != nil {
+			w.log.Warn("Cannot remove container that was not started", "id", spec.ID, "err", err)
+		}
 		return nil, cause
 	}
 	st, err := w.cfg.Engine.Status(in.ctx, spec.ID)
@@ -134,6 +143,7 @@ const exitStartError = 128
 func (w *worker) started(c *Container, attempt *Attempt, err error) {
 	c.Op = Idle
 	if attempt != nil {
+		c.Stale = ""
 		if c.Current != nil {
 			c.Last = c.Current
 		}
@@ -184,7 +194,7 @@ func (w *worker) containerSpec(in startInput) (runtime.ContainerSpec, error) {
 		Container: spec, PodSecurity: in.pod.Spec.SecurityContext,
 		Env: env.Strings(vars), Mounts: mounts, Namespaces: in.spaces, HostPID: in.pod.Spec.HostPID,
 		Hostname:     hostname(in.pod, w.cfg.ClusterDomain),
-		CgroupParent: cgroupPath(in.pod), LogPath: w.logPath(in.spec.Name, in.number),
+		CgroupParent: w.cgroup, LogPath: w.logPath(in.spec.Name, in.number),
 		OOMScoreAdj: oomScore(in.pod, in.spec, w.cfg.Allocatable()),
 	}, nil
 }

@@ -83,6 +83,9 @@ type Container struct {
 	// Current is the newest attempt, nil if none was made; Last the one before,
 	// kept for lastState and "logs --previous".
 	Current, Last *Attempt
+	// Stale is a container that an earlier agent made but did not start. It has
+	// to be deleted before the next attempt, which has the same ID.
+	Stale string
 	// Start is the failure to even create an attempt (CreateContainerConfigError).
 	Start Step
 	// Backoff grows with every crash.

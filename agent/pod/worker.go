@@ -29,6 +29,8 @@ type worker struct {
 	wakeC chan struct{}
 	// latest is view.Pod for the operations beside the worker.
 	latest atomic.Pointer[corev1.Pod]
+	// cgroup is the pod's, relative to the engine's root. It is set once, before run.
+	cgroup string
 	// picture is the last State for readers on other goroutines.
 	picture atomic.Pointer[Picture]
 	ops     sync.WaitGroup
@@ -57,7 +59,7 @@ func newWorker(m *Manager, pod *corev1.Pod) *worker {
 		m: m, cfg: &m.cfg, uid: pod.UID,
 		log:   m.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID),
 		wakeC: make(chan struct{}, 1),
-		view:  View{Pod: pod},
+		view:  View{Pod: pod}, cgroup: cgroupPath(pod),
 	}
 	w.latest.Store(pod)
 	w.st = State{Hooks: map[string]*Step{}, StartTime: time.Now()}

@@ -12,11 +12,15 @@ import (
 //	Succeeded  all ended with 0 and stay so
 //	Failed     all ended, one of them badly, and stay so
 //
-// stopped means that nothing will be restarted whatever the restart policy.
+// stopped means that nothing runs and nothing will be restarted: without it no
+// phase is final, because there is no way back from those.
 func Phase(pod *corev1.Pod, init, main []corev1.ContainerStatus, stopped bool) corev1.PodPhase {
 	pending, failed := initPhase(pod, init, anyStarted(main))
-	if failed {
+	switch {
+	case failed && stopped:
 		return corev1.PodFailed
+	case failed:
+		pending = true
 	}
 	n := count(pod, main)
 	sidecarsRun := false
@@ -35,7 +39,7 @@ func Phase(pod *corev1.Pod, init, main []corev1.ContainerStatus, stopped bool) c
 		return corev1.PodRunning
 	case n.stopped == 0:
 		return corev1.PodPending
-	case !stopped && n.restartable > 0:
+	case !stopped:
 		return corev1.PodRunning
 	case n.stopped == n.succeeded:
 		return corev1.PodSucceeded
@@ -78,7 +82,7 @@ func ended(st *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	return st.LastTerminationState.Terminated
 }
 
-type counts struct{ running, waiting, stopped, succeeded, restartable int }
+type counts struct{ running, waiting, stopped, succeeded int }
 
 func count(pod *corev1.Pod, main []corev1.ContainerStatus) counts {
 	var n counts
@@ -97,9 +101,6 @@ func count(pod *corev1.Pod, main []corev1.ContainerStatus) counts {
 		n.stopped++
 		if st.State.Terminated != nil && end.ExitCode == 0 {
 			n.succeeded++
-		}
-		if podutil.ContainerShouldRestart(*spec, pod.Spec, end.ExitCode) {
-			n.restartable++
 		}
 	}
 	return n
