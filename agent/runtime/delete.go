@@ -73,7 +73,7 @@ func (e *Engine) remove(ctx context.Context, c *container) error {
 		_ = exec.CommandContext(ctx, e.oci.path, "--root", e.ociRoot(), "delete", "--force", c.id).Run()
 	}
 	fail("remove cgroup", e.removeCgroup(ctx, c))
-	fail("remove OCI state", os.RemoveAll(filepath.Join(e.ociRoot(), c.id)))
+	fail("remove OCI state", removeWithMounts(filepath.Join(e.ociRoot(), c.id)))
 	fail("unmount", unmountAll(e.rootfs(c.id)))
 	if len(errs) == 0 {
 		fail("remove bundle", os.RemoveAll(e.bundleDir(c.id)))
@@ -148,6 +148,19 @@ func unmountAll(path string) error {
 		return nil
 	}
 	return mount.UnmountAll(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+}
+
+// removeWithMounts removes the OCI runtime's state. A runc that was killed may have
+// left a bind mount of itself there.
+func removeWithMounts(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		_ = unix.Unmount(filepath.Join(dir, entry.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
+	return os.RemoveAll(dir)
 }
 
 func exists(path string) bool {

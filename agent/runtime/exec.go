@@ -136,8 +136,22 @@ func (e *Engine) prepareExec(ctx context.Context, id string, opts ExecOptions) (
 func (s *execSession) cleanUp() { _ = os.RemoveAll(filepath.Dir(s.process)) }
 
 // kill ends the process in the container with its group (an OCI runtime makes it
-// a session leader), and by that the runtime that waits for it.
+// a session leader), and by that the runtime that waits for it. A runtime that is
+// about to start the process is left to do so: killed in the middle, runc leaves
+// mounts and processes behind.
 func (s *execSession) kill() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	pid := s.cmd.Process.Pid
+	if ended, err := watchExit(ctx, pid, startTime(pid)); err == nil {
+		go func() {
+			<-ended
+			cancel()
+		}()
+	}
+	if started, err := watchFor(ctx, s.pidPath); err == nil {
+		<-started // or an error: it takes too long, or has ended
+	}
 	if pid := readPID(s.pidPath); pid > 1 {
 		_ = unix.Kill(-pid, unix.SIGKILL)
 		_ = unix.Kill(pid, unix.SIGKILL)
@@ -146,9 +160,9 @@ func (s *execSession) kill() error {
 	return killWithChildren(s.cmd.Process)
 }
 
-// killWithChildren ends a runtime that is about to start a process: it is stopped,
-// so that it makes no more children, and killed after those that it has. They
-// clone one another as its children (CLONE_PARENT), hence the rounds.
+// killWithChildren ends a runtime that hangs before it has started a process: it
+// is stopped, so that it makes no more children, and killed after those that it
+// has. They clone one another as its children (CLONE_PARENT), hence the rounds.
 func killWithChildren(parent *os.Process) error {
 	if err := parent.Signal(unix.SIGSTOP); err != nil {
 		return err
