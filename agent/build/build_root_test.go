@@ -284,7 +284,7 @@ func TestSerialBuilds(t *testing.T) {
 	h.base()
 	h.image("one", nil)
 	h.image("two", nil)
-	dir := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN echo start; sleep 1; echo end\n"})
+	dir := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN echo start; sleep 4; echo end\n"})
 	other := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN echo other\n"})
 	sig := &signalWriter{want: "start", seen: make(chan struct{})}
 	var wg sync.WaitGroup

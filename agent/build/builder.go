@@ -111,14 +111,33 @@ func New(ctx context.Context, cfg Config) (*Builder, error) {
 		cancel()
 		return nil, fmt.Errorf("open builder: %w", err)
 	}
-	for _, e := range left {
-		b.settle(e)
+	if err := b.recover(ctx, left); err != nil {
+		return nil, errors.Join(fmt.Errorf("clean up after the last run: %w", err), b.Close())
 	}
 	return b, nil
 }
 
+// recover deals with builds that a killed agent left.
+func (b *Builder) recover(ctx context.Context, left []entry) error {
+	cutOff := false
+	for _, e := range left {
+		cutOff = cutOff || e.Outcome == nil
+		b.settle(e)
+	}
+	if !cutOff {
+		return nil
+	}
+	e, err := b.ready()
+	if err != nil {
+		b.log.Warn("leftovers of an unfinished build stay until the build engine can start", "error", err)
+		return nil
+	}
+	return e.dropUnfinished(ctx)
+}
+
 // Close cancels running builds, waits for them and stops BuildKit. The Store
-// stays open.
+// stays open. A process must not open the same Root again after it has built
+// there: BuildKit's content hash cache is global and remembers the old database.
 func (b *Builder) Close() error {
 	b.mu.Lock()
 	b.closed = true

@@ -86,7 +86,9 @@ func (c *buildServer) Solve(ctx context.Context, req *controlapi.SolveRequest) (
 func (c *buildServer) solve(ctx context.Context, img *v1alpha1.Image, names []string, req *controlapi.SolveRequest, output *outputTail) (resp *controlapi.SolveResponse, res result, err error) {
 	store := c.builder.cfg.Store
 	defer func() {
-		err = errors.Join(err, store.Unstage(context.WithoutCancel(ctx), names))
+		if err != nil {
+			err = errors.Join(err, store.Unstage(context.WithoutCancel(ctx), names))
+		}
 	}()
 	follow, stop := context.WithCancel(ctx)
 	followed := make(chan struct{})

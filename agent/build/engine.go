@@ -43,7 +43,8 @@ const frontendName = "dockerfile.v0"
 // engine is BuildKit on the stores of package image.
 type engine struct {
 	*control.Controller
-	stop context.CancelFunc
+	worker *base.Worker
+	stop   context.CancelFunc
 }
 
 // newEngine assembles BuildKit. It takes some 10 ms and some MB of memory,
@@ -88,13 +89,29 @@ func newEngine(cfg Config) (*engine, error) {
 		cancel()
 		return nil, errors.Join(fmt.Errorf("start build engine: %w", err), history.Close(), cache.Close(), wc.Close())
 	}
-	return &engine{Controller: c, stop: cancel}, nil
+	return &engine{Controller: c, worker: w, stop: cancel}, nil
 }
 
 // Close stops BuildKit. The stores of package image stay open.
 func (e *engine) Close() error {
 	e.stop()
 	return e.Controller.Close()
+}
+
+// dropUnfinished removes file systems of steps that never ended because their
+// agent was killed. BuildKit would keep them until the disk is full.
+func (e *engine) dropUnfinished(ctx context.Context) error {
+	gone := make(chan client.UsageInfo)
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for range gone {
+		}
+	}()
+	err := e.worker.Prune(ctx, gone, client.PruneInfo{All: true, Filter: []string{"mutable,type==regular"}})
+	close(gone)
+	<-drained
+	return err
 }
 
 // newWorker fills BuildKit's worker with our parts. BuildKit's own constructor

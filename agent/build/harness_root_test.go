@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -154,6 +155,7 @@ type host struct {
 	builder *Builder
 	server  *httptest.Server
 	builds  image.Builds
+	peers   image.PeerFinder
 }
 
 func newHost(t testing.TB) *host {
@@ -167,17 +169,39 @@ func newHost(t testing.TB) *host {
 
 func (h *host) start() {
 	h.t.Helper()
-	log := slog.New(slog.NewTextHandler(testWriter{h.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	var err error
-	h.store, err = image.Open(context.Background(), image.Config{Root: filepath.Join(h.root, "images"), Builds: h.builds, Log: log})
-	if err != nil {
+	if err := h.open(); err != nil {
 		h.t.Fatal(err)
+	}
+}
+
+func (h *host) open() error {
+	log := slog.New(slog.DiscardHandler)
+	if h.t != nil {
+		log = slog.New(slog.NewTextHandler(testWriter{h.t}, nil))
+	}
+	var err error
+	h.store, err = image.Open(context.Background(), image.Config{Root: filepath.Join(h.root, "images"), Builds: h.builds, Peers: h.peers, Log: log})
+	if err != nil {
+		return err
 	}
 	h.builder, err = New(context.Background(), Config{Root: filepath.Join(h.root, "build"), Store: h.store, NodeName: "host1", Images: h.api, Events: h.events, Log: log})
 	if err != nil {
-		h.t.Fatal(err)
+		return err
 	}
 	h.server = httptest.NewServer(h.builder.Handler())
+	return nil
+}
+
+// holders is a PeerFinder with fixed answers.
+type holders []image.Peer
+
+func (p holders) Holders(context.Context, digest.Digest) []image.Peer { return p }
+
+// serveContent serves a store to peers, here without TLS.
+func serveContent(t testing.TB, s *image.Store) image.Peer {
+	srv := httptest.NewServer(s.Handler())
+	t.Cleanup(srv.Close)
+	return image.Peer{Name: "peer", URL: srv.URL}
 }
 
 func (h *host) stop() {
@@ -292,5 +316,8 @@ func (w testWriter) Write(p []byte) (int, error) {
 
 func TestMain(m *testing.M) {
 	image.RouteLibraryLogs(slog.New(slog.DiscardHandler))
+	if root := os.Getenv(childRoot); root != "" {
+		runChild(root)
+	}
 	os.Exit(m.Run())
 }

@@ -101,7 +101,7 @@ func (s *Store) has(ctx context.Context, record string) bool {
 }
 
 // Promote makes target, a complete image in the store, the meaning of all
-// names at once: the last act of a build. Older versions are kept while
+// names at once and ends their staging: the last act of a build. Older versions are kept while
 // containers of this host run them, plus the last two.
 func (s *Store) Promote(ctx context.Context, names []string, target ocispec.Descriptor) (Image, error) {
 	ctx = s.in(ctx)
@@ -116,6 +116,9 @@ func (s *Store) Promote(ctx context.Context, names []string, target ocispec.Desc
 				if err := s.put(ctx, images.Image{Name: rec, Target: target, Labels: labels}); err != nil {
 					return err
 				}
+			}
+			if err := s.images.Delete(ctx, StagingName(name)); err != nil && !errdefs.IsNotFound(err) {
+				return err
 			}
 		}
 		return nil
