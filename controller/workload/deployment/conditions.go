@@ -86,6 +86,8 @@ func noteHold(d *appsv1.Deployment, status *appsv1.DeploymentStatus, waiting []s
 		put(status, progressing(corev1.ConditionUnknown, reasonPaused, "Deployment is paused"), now, false)
 	case !d.Spec.Paused && reason == reasonPaused:
 		put(status, progressing(corev1.ConditionUnknown, reasonResumed, "Deployment is resumed"), now, false)
+	case len(waiting) == 0 && reason == reasonWaiting: // the deadline counts from now
+		put(status, progressing(corev1.ConditionTrue, reasonUpdated, "All images have been built."), now, false)
 	}
 	if len(waiting) > 0 && !d.Spec.Paused {
 		message := strings.Join(waiting, "; ")

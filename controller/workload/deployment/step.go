@@ -102,11 +102,10 @@ func (next *step) rollOn(d *appsv1.Deployment, fresh *set, old []*set, oldSets [
 	return fresh, nil
 }
 
-// noteFound starts the clock for a template whose ReplicaSet exists already: the
-// deadline was set later, or the rollout no longer waits for an image.
+// noteFound starts the clock for a template whose ReplicaSet exists already, if
+// the deadline was set later.
 func noteFound(d *appsv1.Deployment, status *appsv1.DeploymentStatus, fresh *set, now time.Time) {
-	is := find(status, appsv1.DeploymentProgressing)
-	if hasDeadline(d) && (is == nil || is.Reason == reasonWaiting) {
+	if hasDeadline(d) && find(status, appsv1.DeploymentProgressing) == nil {
 		put(status, progressing(corev1.ConditionTrue, reasonFound, fmt.Sprintf("Found new replica set %q", fresh.is.Name)), now, false)
 	}
 }

@@ -20,10 +20,10 @@ type step struct {
 	remove []*corev1.Pod // pods to delete
 }
 
-// plan compares the wanted number of replicas with the active pods. related are
-// all pods of sibling ReplicaSets (those of the same Deployment), which say
-// what nodes are crowded.
-func plan(rs *appsv1.ReplicaSet, active, related []*corev1.Pod, now time.Time) step {
+// plan compares the wanted number of replicas with the active pods. related
+// returns the pods of all sibling ReplicaSets (those of the same Deployment),
+// which say what nodes are crowded; it is asked only if pods have to go.
+func plan(rs *appsv1.ReplicaSet, active []*corev1.Pod, related func() []*corev1.Pod, now time.Time) step {
 	if rs.DeletionTimestamp != nil {
 		return step{}
 	}
@@ -32,7 +32,7 @@ func plan(rs *appsv1.ReplicaSet, active, related []*corev1.Pod, now time.Time) s
 	case diff < 0:
 		return step{create: min(-diff, burst)}
 	case diff > 0:
-		return step{remove: rankForDeletion(active, related, now)[:min(diff, burst)]}
+		return step{remove: rankForDeletion(active, related(), now)[:min(diff, burst)]}
 	}
 	return step{}
 }

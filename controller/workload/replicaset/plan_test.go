@@ -83,7 +83,7 @@ func TestPlan(t *testing.T) {
 		{"burst", newSet(2000), burst, 0},
 		{"being deleted", deleted, 0, 0},
 	} {
-		if got := plan(test.rs, many, many, noon); got.create != test.create || len(got.remove) != test.remove {
+		if got := plan(test.rs, many, func() []*corev1.Pod { return many }, noon); got.create != test.create || len(got.remove) != test.remove {
 			t.Errorf("%s: create %d, remove %d, want %d, %d", test.name, got.create, len(got.remove), test.create, test.remove)
 		}
 	}

@@ -72,7 +72,15 @@ func New(cfg Config) (*Controller, error) {
 	if err := errors.Join(owner.Index(pods.Informer()), owner.Index(sets.Informer())); err != nil {
 		return nil, fmt.Errorf("replicaset: index the caches: %w", err)
 	}
-	setHandle, setErr := sets.Informer().AddEventHandler(c.runner.Handler())
+	setHandle, setErr := sets.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    c.runner.EnqueueObject,
+		UpdateFunc: func(_, obj any) { c.runner.EnqueueObject(obj) },
+		DeleteFunc: func(obj any) {
+			if rs, ok := reconcile.Object[*appsv1.ReplicaSet](obj); ok {
+				c.expect.forget(rs.UID)
+			}
+		},
+	})
 	podHandle, podErr := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { c.podChanged(nil, obj) },
 		UpdateFunc: func(old, obj any) { c.podChanged(old, obj) },
@@ -177,7 +185,7 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 	if wait := c.expect.wait(rs.UID, c.now()); wait > 0 {
 		c.runner.EnqueueAfter(key, wait) // events come first, normally
 	} else {
-		failure = c.act(ctx, rs, plan(rs, active, c.related(rs), c.now()))
+		failure = c.act(ctx, rs, plan(rs, active, func() []*corev1.Pod { return c.related(rs) }, c.now()))
 	}
 	return errors.Join(failure, c.writeStatus(ctx, rs, active, terminating, failure))
 }
