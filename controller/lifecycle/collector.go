@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
@@ -38,7 +37,7 @@ var notCollected = []schema.GroupResource{
 type Collector struct {
 	Deps
 	metadata  metadata.Interface
-	discovery discovery.DiscoveryInterface
+	discovery Discovery
 	typed     map[schema.GroupVersionResource]cache.SharedIndexInformer
 	graph     *graph
 	runner    *reconcile.Runner
@@ -57,7 +56,7 @@ type monitor struct {
 
 // NewCollector makes a collector. Kinds in typed are read from those informers, which
 // exist anyway; for all others it keeps a cache of metadata only.
-func NewCollector(d Deps, objects metadata.Interface, kinds discovery.DiscoveryInterface, typed map[schema.GroupVersionResource]cache.SharedIndexInformer) *Collector {
+func NewCollector(d Deps, objects metadata.Interface, kinds Discovery, typed map[schema.GroupVersionResource]cache.SharedIndexInformer) *Collector {
 	c := &Collector{
 		Deps: d, metadata: objects, discovery: kinds, typed: typed, graph: newGraph(),
 		monitors: map[schema.GroupVersionResource]*monitor{}, kinds: map[schema.GroupKind]resource{},

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/discovery"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/metadata"
 
@@ -28,14 +27,13 @@ const namespaceRecheck = 500 * time.Millisecond
 type Namespaces struct {
 	Deps
 	metadata  metadata.Interface
-	discovery discovery.DiscoveryInterface
+	discovery Discovery
 	lister    corelisters.NamespaceLister
 	runner    *reconcile.Runner
 }
 
-// NewNamespaces registers the reconciler. The discovery client must not cache for
-// longer than new kinds may go unnoticed.
-func NewNamespaces(d Deps, objects metadata.Interface, kinds discovery.DiscoveryInterface) (*Namespaces, error) {
+// NewNamespaces registers the reconciler.
+func NewNamespaces(d Deps, objects metadata.Interface, kinds Discovery) (*Namespaces, error) {
 	informer := d.Informers.Core().V1().Namespaces()
 	n := &Namespaces{Deps: d, metadata: objects, discovery: kinds, lister: informer.Lister()}
 	n.runner = reconcile.New("namespace", n.sync, d.Log)

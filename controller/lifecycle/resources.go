@@ -5,9 +5,16 @@ import (
 	"fmt"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 )
+
+// Discovery tells what kinds there are; client-go's discovery clients do. One that
+// caches must not do so for longer than new kinds may go unnoticed.
+type Discovery interface {
+	ServerPreferredResources() ([]*metav1.APIResourceList, error)
+}
 
 // resource is one kind that the API server serves, in its preferred version.
 type resource struct {
@@ -28,7 +35,7 @@ func (r resource) can(verbs ...string) bool {
 
 // discoverResources lists every kind. If some groups do not answer, it returns the
 // others together with an error that says which.
-func discoverResources(client discovery.ServerResourcesInterface) ([]resource, error) {
+func discoverResources(client Discovery) ([]resource, error) {
 	lists, err := client.ServerPreferredResources()
 	var partial *discovery.ErrGroupDiscoveryFailed
 	if err != nil && !errors.As(err, &partial) {
