@@ -167,8 +167,8 @@ func (r *rules) rules() []knftables.Rule {
 		// route_localnet on the bridge is for replies to published ports that were
 		// reached by loopback; their destination is not loopback yet at this hook.
 		// A pod that sends to loopback itself must not reach the host's (CVE-2020-8558).
-		rule(chainRaw, "no loopback addresses from pods", "iifname", c.Bridge, "ip daddr 127.0.0.0/8 drop"),
-		rule(chainRaw, "no loopback addresses from pods", "iifname", c.Bridge, "ip saddr 127.0.0.0/8 drop"),
+		rule(chainRaw, "no loopback addresses from pods", "ip daddr 127.0.0.0/8 iifname", c.Bridge, "drop"),
+		rule(chainRaw, "no loopback addresses from pods", "ip saddr 127.0.0.0/8 iifname", c.Bridge, "drop"),
 		// Outer packets need no tracking: they are never translated, and tracking
 		// each twice costs throughput.
 		rule(chainRaw, "VXLAN is not tracked", "udp dport", c.OverlayPort, "notrack"),

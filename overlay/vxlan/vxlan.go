@@ -18,10 +18,11 @@
 // on disk, stay, so that neither a restart nor a control plane that is down
 // disturbs traffic.
 //
-// Outer checksums are off (UDP over IPv4 allows it, RFC 7348 section 4.1). The
-// known bug of kernels before 5.7, where a masqueraded VXLAN packet got a wrong
-// inner checksum, needs NAT on the outer packet; overlay/attach excludes these
-// from connection tracking altogether.
+// Checksums: the outer UDP checksum stays on, as the kernel has it by default; it
+// is derived from the inner one without touching the data (local checksum
+// offload) and both are left to the NIC where it can. The known bug of kernels
+// before 5.7, where a masqueraded VXLAN packet got a wrong checksum, needs NAT on
+// the outer packet; overlay/attach excludes these from connection tracking.
 package vxlan
 
 import (
