@@ -72,7 +72,7 @@ func forKubectl(args []string) bool {
 		return false
 	}
 	switch first := args[0]; {
-	case first == "-h" || first == "--help":
+	case first == "-h" || first == "--help" || first == "--version":
 		return false
 	case strings.HasPrefix(first, "-"):
 		return true
@@ -94,22 +94,25 @@ func isKubectlVerb(name string) bool {
 // runKubectl runs kubectl's command tree under the given name and returns the
 // exit code. Its commands end the process themselves when they fail.
 func runKubectl(name string, args []string) int {
+	if err := newKubectlRoot(name, args).Execute(); err != nil {
+		cmdutil.CheckErr(err)
+		return 1
+	}
+	return 0
+}
+
+func newKubectlRoot(name string, args []string) *cobra.Command {
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
-	arguments := append([]string{name}, args...)
 	root := kubectlcmd.NewDefaultKubectlCommandWithArgs(kubectlcmd.KubectlOptions{
 		PluginHandler: kubectlcmd.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
-		Arguments:     arguments,
+		Arguments:     append([]string{name}, args...),
 		ConfigFlags:   configFlags().WithWarningPrinter(streams),
 		IOStreams:     streams,
 	})
 	root.Use = name
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetArgs(args)
-	if err := root.Execute(); err != nil {
-		cmdutil.CheckErr(err)
-		return 1
-	}
-	return 0
+	return root
 }
 
 // configFlags are kubectl's connection flags with its own limits for discovery.

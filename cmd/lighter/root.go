@@ -34,10 +34,10 @@ func run(args []string) int {
 	defer stop()
 	root := newRootCommand()
 	root.SetArgs(args)
-	return codeOf(root.ExecuteContext(ctx), ctx)
+	return codeOf(ctx, root.ExecuteContext(ctx))
 }
 
-func codeOf(err error, ctx context.Context) int {
+func codeOf(ctx context.Context, err error) int {
 	var code exitCode
 	var child *exec.ExitError
 	var usage usageError
@@ -71,6 +71,7 @@ Start here:
   lighter local up --hosts 3           a cluster of three hosts on this machine
   lighter apply -f manifests/guestbook build, deploy, watch, get an address
   lighter get pods -o wide             every verb of kubectl works`,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

@@ -66,7 +66,7 @@ type rollout struct {
 	shown           map[string]bool // problems that have been printed
 }
 
-func lookAt(rollouts []*rollout, built digests, print func(line string)) (pending int, err error) {
+func lookAt(rollouts []*rollout, built digests, say func(line string)) (pending int, err error) {
 	var failed []error
 	for _, r := range rollouts {
 		d, err := r.source.deployments.Deployments(r.namespace).Get(r.name)
@@ -80,12 +80,12 @@ func lookAt(rollouts []*rollout, built digests, print func(line string)) (pendin
 		}
 		now := judge(d, pods, built)
 		if now.line != r.last.line {
-			print(now.line)
+			say(now.line)
 		}
 		for _, p := range now.problems {
 			if key := p.pod + p.reason; !r.shown[key] {
 				r.shown[key] = true
-				print("  " + p.String())
+				say("  " + p.String())
 			}
 		}
 		r.last = now

@@ -146,7 +146,7 @@ func cgroupPIDs(path string) (map[int]bool, error) {
 		// A cgroup that goes away while we walk has no processes: no error.
 		_ = filepath.WalkDir(filepath.Join(tree.mount, path), func(name string, entry fs.DirEntry, err error) error {
 			if err != nil || !entry.IsDir() {
-				return nil
+				return nil //nolint:nilerr // see above
 			}
 			content, _ := os.ReadFile(filepath.Join(name, "cgroup.procs"))
 			for _, field := range strings.Fields(string(content)) {

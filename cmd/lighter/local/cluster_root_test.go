@@ -244,17 +244,17 @@ func TestKilledUpRoot(t *testing.T) {
 	needRootTest(t)
 	spec := testSpec(t, "k", 3)
 	before := inventory(t, spec)
-	for _, after := range []time.Duration{10, 25, 45, 80, 140} {
+	for _, ms := range []int{10, 25, 45, 80, 140} {
 		up := exec.Command(os.Args[0], "-test.run=^TestHelperUp$")
 		up.Env = append(os.Environ(), "LIGHTER_TEST_UP="+spec.Name+":"+spec.Dir)
 		if err := up.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(after*time.Millisecond, func() { _ = up.Process.Kill() })
+		time.AfterFunc(time.Duration(ms)*time.Millisecond, func() { _ = up.Process.Kill() })
 		_ = up.Wait()
-		if cluster, err := Load(spec.Name, spec.Dir); err == nil && after > 100 {
+		if cluster, err := Load(spec.Name, spec.Dir); err == nil && ms > 100 {
 			if err := cluster.Down(); err != nil {
-				t.Fatalf("down after an up killed at %d ms: %v", after, err)
+				t.Fatalf("down after an up killed at %d ms: %v", ms, err)
 			}
 			sameInventory(t, before, spec)
 		}

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,6 +22,8 @@ const (
 	switchName = "switch" // the pin's and the bridge's name
 	uplinkPort = "uplink" // the switch's port to the machine
 	hostLink   = "eth0"   // a host's own interface
+
+	nftLimit = 10 * time.Second // it needs milliseconds
 )
 
 // ensureSwitch makes the switch and the machine's link to it, as far as they
@@ -115,7 +119,9 @@ func (c *Cluster) removeSwitch() error {
 // say (nft(8), family bridge).
 func (c *Cluster) applyCuts() error {
 	return inNet(c.pin(switchName, "net"), func() error {
-		nft := exec.Command("nft", "-f", "-")
+		ctx, cancel := context.WithTimeout(context.Background(), nftLimit)
+		defer cancel()
+		nft := exec.CommandContext(ctx, "nft", "-f", "-")
 		nft.Stdin = strings.NewReader(cutRules(c.Cuts))
 		if output, err := nft.CombinedOutput(); err != nil {
 			return fmt.Errorf("nft: %w: %s (is nftables installed?)", err, strings.TrimSpace(string(output)))
