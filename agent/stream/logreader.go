@@ -71,7 +71,8 @@ func (l *logReader) copy(ctx context.Context) error {
 			continue
 		}
 		if l.ended == nil || ended {
-			return l.finish()
+			l.out.flush()
+			return nil
 		}
 		l.out.flush()
 		select {
@@ -221,21 +222,24 @@ func (l *logReader) drain() error {
 	}
 }
 
+// stampFormat is how the kubelet prints times: all of the same width.
+const stampFormat = "2006-01-02T15:04:05.000000000Z07:00"
+
 // entry writes one entry of the log.
 func (l *logReader) entry(line []byte) error {
 	at, stream, tag, text, ok := parseEntry(line)
 	if !ok || l.opts.stream != "" && l.opts.stream != "All" && !strings.EqualFold(l.opts.stream, stream) {
 		return nil
 	}
-	if !l.opts.since.IsZero() {
+	if !l.opts.since.IsZero() || l.opts.timestamps {
 		when, err := time.Parse(time.RFC3339Nano, at)
 		if err == nil && when.Before(l.opts.since) {
 			return nil
 		}
-	}
-	if l.opts.timestamps && !l.midLine[stream] {
-		if err := l.write([]byte(at + " ")); err != nil {
-			return err
+		if l.opts.timestamps && !l.midLine[stream] {
+			if err := l.write([]byte(when.Format(stampFormat) + " ")); err != nil {
+				return err
+			}
 		}
 	}
 	l.midLine[stream] = tag == 'P'
@@ -255,10 +259,4 @@ func (l *logReader) write(p []byte) error {
 		return errLimit
 	}
 	return err
-}
-
-// finish is called at the end of all files.
-func (l *logReader) finish() error {
-	l.out.flush()
-	return nil
 }

@@ -31,7 +31,7 @@ func (h *handler) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	out := &flushWriter{w: w, control: http.NewResponseController(w)}
+	out := newFlushWriter(w)
 	reader := &logReader{path: path, opts: opts, out: out}
 	if opts.follow && c.Running && !opts.previous {
 		reader.ended = h.ended(ctx, c.ID)
@@ -146,6 +146,10 @@ type flushWriter struct {
 	w       io.Writer
 	control *http.ResponseController
 	wrote   bool
+}
+
+func newFlushWriter(w http.ResponseWriter) *flushWriter {
+	return &flushWriter{w: w, control: http.NewResponseController(w)}
 }
 
 func (f *flushWriter) Write(p []byte) (int, error) {

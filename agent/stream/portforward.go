@@ -10,7 +10,6 @@ import (
 	"strconv"
 
 	"github.com/containernetworking/plugins/pkg/ns"
-	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
@@ -36,7 +35,7 @@ func (h *handler) servePortForward(w http.ResponseWriter, r *http.Request) {
 			idleTimeout, creationTimeout, portforward.SupportedProtocols)
 	})
 	if tunnel {
-		proxy.NewTunnelingHandler(inner).ServeHTTP(w, r)
+		untunnel(w, r, inner)
 		return
 	}
 	inner(w, r)

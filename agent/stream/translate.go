@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	utilproxy "k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
@@ -18,9 +19,34 @@ func isWebSocketV5(r *http.Request) bool {
 	return wsstream.IsWebSocketRequestWithStreamCloseProtocol(r)
 }
 
-// translateV5 serves a v5 WebSocket by a SPDY handler: the upstream translator is
-// a proxy, so it gets a server of one connection, within this process.
+// translateV5 serves a v5 WebSocket by a SPDY handler with the upstream translator.
 func translateV5(w http.ResponseWriter, r *http.Request, opts *remotecommand.Options, spdy http.HandlerFunc) {
+	throughProxy(w, r, spdy, func(location *url.URL, transport http.RoundTripper) http.Handler {
+		return proxy.NewStreamTranslatorHandler(location, transport, 0, proxy.Options{
+			Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, Tty: opts.TTY,
+		})
+	})
+}
+
+// untunnel serves a WebSocket that holds a SPDY connection by a SPDY handler.
+func untunnel(w http.ResponseWriter, r *http.Request, spdy http.HandlerFunc) {
+	throughProxy(w, r, spdy, func(location *url.URL, transport http.RoundTripper) http.Handler {
+		return proxy.NewTunnelingHandler(utilproxy.NewUpgradeAwareHandler(location, transport, false, true, refuse{}))
+	})
+}
+
+// refuse answers for the proxy.
+type refuse struct{}
+
+// Error implements utilproxy.ErrorResponder.
+func (refuse) Error(w http.ResponseWriter, _ *http.Request, err error) {
+	http.Error(w, err.Error(), http.StatusInternalServerError)
+}
+
+// throughProxy serves a request by an upstream handler that can only proxy, which
+// gets a server of one connection within this process to talk to.
+func throughProxy(w http.ResponseWriter, r *http.Request, spdy http.HandlerFunc,
+	open func(*url.URL, http.RoundTripper) http.Handler) {
 	near, far, err := connect()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -35,12 +61,8 @@ func translateV5(w http.ResponseWriter, r *http.Request, opts *remotecommand.Opt
 	listener := &oneConn{conn: far, closed: make(chan struct{})}
 	go func() { _ = server.Serve(listener) }()
 	defer func() { _ = server.Close() }()
-
 	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return near, nil }}
-	location := &url.URL{Scheme: "http", Host: "agent", Path: r.URL.Path, RawQuery: r.URL.RawQuery}
-	proxy.NewStreamTranslatorHandler(location, transport, 0, proxy.Options{
-		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, Tty: opts.TTY,
-	}).ServeHTTP(w, r)
+	open(&url.URL{Scheme: "http", Host: "agent", Path: r.URL.Path, RawQuery: r.URL.RawQuery}, transport).ServeHTTP(w, r)
 }
 
 // connect makes two ends of a connection over loopback. (net.Pipe has no buffer,
