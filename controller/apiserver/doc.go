@@ -1,0 +1,15 @@
+// Package apiserver serves Kubernetes' API with Kubernetes' own code: the types,
+// defaulting, validation, strategies, storages and printers of k8s.io/kubernetes
+// on the machinery of k8s.io/apiserver, less what nothing here acts on, plus our
+// kind Image.
+//
+//	apiserver.go  New and Run: options → configuration → one server, no delegates
+//	options.go    the settings, in terms of upstream's options
+//	resources.go  which kinds are served
+//	image.go      storage of images.lighter.dev
+//	build.go      the subresource images/build: a tunnel to a builder agent
+//	bootstrap.go  objects that every cluster has: roles of agents, gossip key, …
+//	tenancy.go    what every namespace has: a service account and the CA
+//
+// There is no aggregator and no CRD server: see hack/decisions/0001.
+package apiserver

@@ -1,0 +1,137 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/client-go/tools/cache"
+	openapicommon "k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/capabilities"
+	"k8s.io/kubernetes/pkg/controlplane"
+	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
+	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
+	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
+	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
+	"k8s.io/kubernetes/pkg/kubeapiserver/admission"
+	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
+
+	"lighter.dev/lighter/api/openapi"
+)
+
+const (
+	// agentPort is where agents serve if their Node object does not say.
+	agentPort = 10250
+	// agentTimeout bounds a request to an agent that is not a stream.
+	agentTimeout = 5 * time.Second
+)
+
+// anonymousPaths are open to everybody: health checks, the version, and the CA,
+// which a joining host verifies by the hash in its token.
+var anonymousPaths = []string{"/healthz", "/livez", "/readyz", "/version", caPath}
+
+// admissionOff are the upstream plugins for kinds that are not served here.
+var admissionOff = []string{
+	"ClusterTrustBundleAttest", "DefaultIngressClass", "DefaultStorageClass", "LimitRanger",
+	"MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "NodeDeclaredFeatureValidator",
+	"PersistentVolumeClaimResize", "PodGroupProtection", "PodTopologyLabels", "ResourceQuota", "RuntimeClass",
+	"StorageObjectInUseProtection", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook",
+}
+
+// settings translates our configuration into upstream's options.
+func settings(cfg Config) *options.Options {
+	o := options.NewOptions()
+	o.Etcd.StorageConfig.Transport = cfg.Etcd
+	o.Etcd.EncryptionProviderConfigFilepath = cfg.Authority.EncryptionFile()
+	// etcd compacts by itself; two compactors would only do the work twice.
+	o.Etcd.StorageConfig.CompactionInterval = 0
+
+	o.SecureServing.BindPort = cfg.Port
+	o.SecureServing.Required = true
+	if cfg.Bind != nil {
+		o.SecureServing.BindAddress = cfg.Bind
+	}
+	o.SecureServing.Listener = cfg.Listener
+	o.SecureServing.ServerCert.CertKey.CertFile, o.SecureServing.ServerCert.CertKey.KeyFile = cfg.Authority.ServerCert()
+	o.GenericServerRunOptions.AdvertiseAddress = cfg.Advertise
+	// Longer than any client's back-off would only delay a restart.
+	o.GenericServerRunOptions.ShutdownDelayDuration = 0
+
+	auth := o.Authentication
+	auth.ClientCert.ClientCA = cfg.Authority.CAFile()
+	auth.BootstrapToken.Enable = true
+	auth.ServiceAccounts.Issuers = []string{"https://kubernetes.default.svc." + cfg.ClusterDomain}
+	auth.ServiceAccounts.KeyFiles = []string{cfg.Authority.ServiceAccountKeyFile()}
+	auth.Anonymous.Allow = true
+	o.ServiceAccountSigningKeyFile = cfg.Authority.ServiceAccountKeyFile()
+	o.Authorization.Modes = []string{"Node", "RBAC"}
+
+	// Fairness between tenants costs flow schemas, informers and memory; a limit
+	// on requests in flight remains.
+	o.Features.EnablePriorityAndFairness = false
+	o.Features.EnableProfiling = false
+	o.Admission.GenericAdmission.EnablePlugins = []string{"NodeRestriction"}
+	o.Admission.GenericAdmission.DisablePlugins = admissionOff
+	return o
+}
+
+// configure builds upstream's configuration.
+func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
+	completed, err := settings(cfg).Complete(ctx, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	name, err := cache.NewInformerName("lighter")
+	if err != nil {
+		return nil, err
+	}
+	generic, informers, storage, err := controlplaneapiserver.BuildGenericConfig(
+		completed, []*runtime.Scheme{legacyscheme.Scheme}, served(), definitions, name)
+	if err != nil {
+		return nil, err
+	}
+	generic.Authentication.Anonymous = &apiserver.AnonymousAuthConfig{Enabled: true, Conditions: anonymousConditions()}
+	capabilities.Setup(true, 0)
+	initializers, err := (&admission.Config{}).New()
+	if err != nil {
+		return nil, err
+	}
+	controlPlane, _, err := controlplaneapiserver.CreateConfig(completed, generic, informers, nil, storage, nil, initializers)
+	if err != nil {
+		return nil, err
+	}
+	crt, key := cfg.Authority.KubeletClientCert()
+	config := &controlplane.Config{ControlPlane: *controlPlane, Extra: controlplane.Extra{
+		KubeletClientConfig: kubeletclient.KubeletClientConfig{
+			Port: agentPort, PreferredAddressTypes: []string{"InternalIP"}, HTTPTimeout: agentTimeout,
+			TLSClientConfig: kubeletclient.KubeletTLSConfig{CertFile: crt, KeyFile: key, CAFile: cfg.Authority.CAFile()},
+		},
+		ServiceIPRange:       *cfg.ServiceCIDR,
+		APIServerServicePort: 443,
+		MasterCount:          1,
+	}}
+	if cfg.Advertise.IsLoopback() {
+		// Nobody else can reach it, so there is no endpoint to publish.
+		config.Extra.EndpointReconcilerType = reconcilers.NoneEndpointReconcilerType
+	}
+	return config, nil
+}
+
+func anonymousConditions() []apiserver.AnonymousAuthCondition {
+	var conditions []apiserver.AnonymousAuthCondition
+	for _, path := range anonymousPaths {
+		conditions = append(conditions, apiserver.AnonymousAuthCondition{Path: path})
+	}
+	return conditions
+}
+
+// definitions are the OpenAPI models of the built-in kinds and ours.
+func definitions(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
+	all := generatedopenapi.GetOpenAPIDefinitions(ref)
+	maps.Copy(all, openapi.GetOpenAPIDefinitions(ref))
+	return all
+}
