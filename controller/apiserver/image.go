@@ -108,8 +108,8 @@ type imageStrategy struct {
 }
 
 func (imageStrategy) NamespaceScoped() bool                                     { return true }
-func (imageStrategy) AllowCreateOnUpdate() bool                                 { return false }
-func (imageStrategy) AllowUnconditionalUpdate() bool                            { return true }
+func (imageStrategy) AllowCreateOnUpdate(context.Context) bool                  { return false }
+func (imageStrategy) AllowUnconditionalUpdate(context.Context) bool             { return true }
 func (imageStrategy) Canonicalize(runtime.Object)                               {}
 func (imageStrategy) WarningsOnCreate(context.Context, runtime.Object) []string { return nil }
 func (imageStrategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {

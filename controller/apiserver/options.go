@@ -2,12 +2,10 @@ package apiserver
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/client-go/tools/cache"
 	openapicommon "k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
@@ -29,10 +27,6 @@ const (
 	// agentTimeout bounds a request to an agent that is not a stream.
 	agentTimeout = 5 * time.Second
 )
-
-// anonymousPaths are open to everybody: health checks, the version, and the CA,
-// which a joining host verifies by the hash in its token.
-var anonymousPaths = []string{"/healthz", "/livez", "/readyz", "/version", caPath}
 
 // admissionOff are the upstream plugins for kinds that are not served here.
 var admissionOff = []string{
@@ -66,6 +60,7 @@ func settings(cfg Config) *options.Options {
 	auth.BootstrapToken.Enable = true
 	auth.ServiceAccounts.Issuers = []string{"https://kubernetes.default.svc." + cfg.ClusterDomain}
 	auth.ServiceAccounts.KeyFiles = []string{cfg.Authority.ServiceAccountKeyFile()}
+	// RBAC lets them see health and the version only, as in every Kubernetes cluster.
 	auth.Anonymous.Allow = true
 	o.ServiceAccountSigningKeyFile = cfg.Authority.ServiceAccountKeyFile()
 	o.Authorization.Modes = []string{"Node", "RBAC"}
@@ -94,7 +89,6 @@ func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	generic.Authentication.Anonymous = &apiserver.AnonymousAuthConfig{Enabled: true, Conditions: anonymousConditions()}
 	capabilities.Setup(true, 0)
 	initializers, err := (&admission.Config{}).New()
 	if err != nil {
@@ -119,14 +113,6 @@ func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
 		config.Extra.EndpointReconcilerType = reconcilers.NoneEndpointReconcilerType
 	}
 	return config, nil
-}
-
-func anonymousConditions() []apiserver.AnonymousAuthCondition {
-	var conditions []apiserver.AnonymousAuthCondition
-	for _, path := range anonymousPaths {
-		conditions = append(conditions, apiserver.AnonymousAuthCondition{Path: path})
-	}
-	return conditions
 }
 
 // definitions are the OpenAPI models of the built-in kinds and ours.
