@@ -15,6 +15,8 @@ type Picture struct {
 	Status corev1.PodStatus
 	// NetNS is the path of the pod's network namespace, "" on the host's.
 	NetNS string
+	// Cgroup is the pod's cgroup, as in runtime.ContainerSpec.CgroupParent.
+	Cgroup string
 	// Address is the pod's primary IP, "" as long as it has none.
 	Address    string
 	Failed     bool
@@ -77,7 +79,7 @@ func (p *Picture) Container(name string) (*ContainerPicture, error) {
 
 // takePicture is called by the worker after each look.
 func (w *worker) takePicture(st *corev1.PodStatus) *Picture {
-	p := &Picture{Pod: w.view.Pod, Status: *st, NetNS: w.box.spaces.Net, Failed: w.st.Failed != nil}
+	p := &Picture{Pod: w.view.Pod, Status: *st, NetNS: w.box.spaces.Net, Cgroup: w.cgroup, Failed: w.st.Failed != nil}
 	if ips := w.podIPs(); len(ips) > 0 {
 		p.Address = ips[0].String()
 	}
