@@ -57,6 +57,14 @@ func (l *Lab) AddHost(t testing.TB, mtu int) *Host {
 	Must(t, err)
 	Must(t, h.AddAddr(eth.Index, netip.PrefixFrom(h.IP, 24)))
 	Must(t, h.SetUp(eth.Index, true))
+	// Asking has the kernel settle a new carrier; until then packets are dropped.
+	for _, link := range []struct {
+		ns   *Host
+		name string
+	}{{h, "eth0"}, {l.Fabric, fmt.Sprintf("port%d", i)}, {l.Fabric, "switch"}} {
+		_, err := link.ns.LinkByName(link.name)
+		Must(t, err)
+	}
 	l.Hosts = append(l.Hosts, h)
 	return h
 }
