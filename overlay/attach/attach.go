@@ -4,6 +4,7 @@
 //   - attach.go            Attacher: picks the driver of a sandbox
 //   - plain.go             the drivers without work: host, none
 //   - bridge*.go           the default: a veth pair to the host's bridge
+//   - macvlan.go           optional: a device of its own on the underlay's network
 //   - nft.go               masquerade and published ports, one nftables table
 //   - records.go           what is attached, one file per pod
 //
