@@ -63,7 +63,7 @@ func (s *Store) EnsureNearby(ctx context.Context, ref string) (img Image, found 
 		return Image{}, false, err
 	default:
 		s.log.Debug("base image is not near, the registry is asked", "image", name, "error", err)
-		return Image{}, false, nil
+		return Image{}, false, nil //nolint:nilerr // not found is not an error here
 	}
 }
 

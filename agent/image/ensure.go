@@ -71,6 +71,9 @@ func flightKey(name string, pl plan, auth []Credential) string {
 func (s *Store) carryOut(ctx context.Context, name string, pl plan, auth []Credential, report func(Progress)) (Image, error) {
 	var errs []error
 	for _, st := range pl.Steps {
+		if st == askPeers && answered(errors.Join(errs...)) {
+			st = askOwn
+		}
 		img, err := s.try(ctx, st, name, pl, auth, report)
 		if err == nil {
 			s.log.Info("image present", "image", name, "digest", img.Target, "by", string(st))
@@ -93,8 +96,8 @@ func (s *Store) try(ctx context.Context, st step, name string, pl plan, auth []C
 	switch st {
 	case useLocal:
 		return s.useLocal(ctx, name, pl.Want)
-	case askPeers:
-		return s.pullNamed(ctx, name, report)
+	case askPeers, askOwn:
+		return s.pullNamed(ctx, name, st == askOwn, report)
 	case askRegistry:
 		return s.pullTag(ctx, name, auth, report)
 	default:
@@ -124,7 +127,9 @@ func (s *Store) useLocal(ctx context.Context, name string, want digest.Digest) (
 	if _, err := s.statChain(ctx, img.ChainID); err != nil {
 		// All blobs may be here though a changed storage driver, say, has not
 		// unpacked them: that needs no network.
-		return s.unpackLocal(ctx, name, target)
+		if img, err = s.unpackLocal(ctx, name, target); err != nil {
+			return Image{}, err
+		}
 	}
 	return img, s.pinRecord(ctx, name, target, want)
 }

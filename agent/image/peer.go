@@ -94,9 +94,9 @@ type named struct {
 	Origin string
 }
 
-// askName asks peers what a name means. Images that the cluster built or
-// imported count; of a pulled image the first answer is taken as well.
-func (s *Store) askName(ctx context.Context, name string) (named, error) {
+// askName asks peers what a name means and takes the first answer, or with
+// ownOnly the first about an image that the cluster built or imported.
+func (s *Store) askName(ctx context.Context, name string, ownOnly bool) (named, error) {
 	finder, ok := s.cfg.Peers.(NameFinder)
 	if !ok {
 		return named{}, errNoPeer
@@ -106,7 +106,13 @@ func (s *Store) askName(ctx context.Context, name string) (named, error) {
 		raw, err := s.getSmall(ctx, p, "/content/ref/"+name)
 		if err == nil {
 			found := named{Peer: p}
-			if err = json.Unmarshal(raw, &found); err == nil && found.Target.Digest.Validate() == nil {
+			switch err = json.Unmarshal(raw, &found); {
+			case err != nil:
+			case found.Target.Digest.Validate() != nil:
+				err = fmt.Errorf("digest %q is not one", found.Target.Digest)
+			case ownOnly && found.Origin == "":
+				err = errors.New("it pulled the image from a registry")
+			default:
 				return found, nil
 			}
 		}

@@ -31,6 +31,10 @@ const (
 	useLocal step = "local"
 	// askPeers: find out from peers what the name means, and fetch it there.
 	askPeers step = "peers"
+	// askOwn is askPeers for images that the cluster built or imported. It is
+	// what is left when a registry has answered no: a pulled image of a peer
+	// would get round the registry's refusal.
+	askOwn step = "own"
 	// askRegistry: find out from the registry what the name means, then fetch
 	// the digest from peers, else from the registry.
 	askRegistry step = "registry"

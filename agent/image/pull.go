@@ -27,9 +27,10 @@ const (
 	parallelBlobs = 4
 )
 
-// pullNamed asks peers what a name means and fetches it from them.
-func (s *Store) pullNamed(ctx context.Context, name string, report func(Progress)) (Image, error) {
-	found, err := s.askName(ctx, name)
+// pullNamed asks peers what a name means and fetches it from them. With ownOnly
+// only what the cluster built or imported counts.
+func (s *Store) pullNamed(ctx context.Context, name string, ownOnly bool, report func(Progress)) (Image, error) {
+	found, err := s.askName(ctx, name, ownOnly)
 	if err != nil {
 		return Image{}, err
 	}

@@ -67,6 +67,9 @@ func (s *Store) record(ctx context.Context, name string, target ocispec.Descript
 		}
 		return nil
 	})
+	if err == nil && pinned {
+		err = s.dropOldVersions(ctx, name)
+	}
 	if err != nil {
 		return fmt.Errorf("name image %s: %w", name, err)
 	}

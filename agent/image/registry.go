@@ -186,6 +186,9 @@ func sameHost(a, b string) bool {
 	return hub(a) == hub(b)
 }
 
+// answered is true if a registry was reached and said no.
+func answered(err error) bool { return denied(err) || errdefs.IsNotFound(err) }
+
 func denied(err error) bool {
 	var status remoteerrors.ErrUnexpectedStatus
 	if errors.As(err, &status) {

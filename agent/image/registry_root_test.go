@@ -352,3 +352,30 @@ func TestOnePull(t *testing.T) {
 		t.Errorf("layer was fetched %d times from the mirror and %d times from the registry, want 1 and 0", m, o)
 	}
 }
+
+// TestRefusalCounts: a pulled image of a peer does not get round a registry
+// that refuses; an image that was imported somewhere in the cluster is found.
+func TestRefusalCounts(t *testing.T) {
+	ca := newAuthority(t)
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		http.Error(w, "", http.StatusUnauthorized)
+	}))
+	defer refusing.Close()
+	ref := refusing.Listener.Addr().String() + "/team/shop:v1"
+	for _, origin := range []string{"", OriginImport} {
+		a := open(t, nil)
+		img := importRootFS(t, a, "tmp", map[string]string{"a": "x"})
+		target, err := a.localTarget(a.in(context.Background()), "", img.Target)
+		must(t, err)
+		must(t, a.record(a.in(context.Background()), ref, target, false, origin))
+		peer := ca.serve(t, a.Handler())
+		b := open(t, func(c *Config) {
+			c.TLS, c.Peers = ca.client(t, "b"), fixedPeers{named: []Peer{peer}, holders: []Peer{peer}}
+		})
+		_, err = b.Ensure(context.Background(), Request{Ref: ref, Policy: corev1.PullAlways})
+		if got := err == nil; got != (origin == OriginImport) {
+			t.Errorf("origin %q: %v", origin, err)
+		}
+	}
+}
