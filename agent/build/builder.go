@@ -127,11 +127,12 @@ func (b *Builder) recover(ctx context.Context, left []entry) error {
 	if !cutOff {
 		return nil
 	}
-	e, err := b.ready()
+	e, leave, err := b.enter()
 	if err != nil {
 		b.log.Warn("leftovers of an unfinished build stay until the build engine can start", "error", err)
-		return nil
+		return nil //nolint:nilerr // a host without a runtime still has to start
 	}
+	defer leave()
 	return e.dropUnfinished(ctx)
 }
 
@@ -157,22 +158,24 @@ func (b *Builder) Close() error {
 	return nil
 }
 
-// ready returns BuildKit, started if need be.
-func (b *Builder) ready() (*engine, error) {
+// enter returns BuildKit, started if need be, and keeps Close waiting until
+// leave is called.
+func (b *Builder) enter() (e *engine, leave func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return nil, errClosed
+		return nil, nil, errClosed
 	}
 	if b.engine == nil {
 		e, err := newEngine(b.cfg)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		b.engine = e
 		b.log.Info("build engine started")
 	}
-	return b.engine, nil
+	b.wg.Add(1)
+	return b.engine, b.wg.Done, nil
 }
 
 var errClosed = errors.New("the agent is stopping: apply again to build elsewhere")

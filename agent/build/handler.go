@@ -23,8 +23,12 @@ import (
 // Protocol is the Upgrade header's value: BuildKit's gRPC over the connection.
 const Protocol = "lighter-build"
 
-// Keepalive ends a build whose client vanished without a word (power loss).
-var serverKeepalive = keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 15 * time.Second}
+// The keepalives end a build whose client vanished without a word (power loss),
+// and allow the client to find out the same about this host.
+var (
+	serverKeepalive = keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 15 * time.Second}
+	clientKeepalive = keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}
+)
 
 // Handler serves POST /build/{namespace}/{name} with the headers "Connection:
 // Upgrade" and "Upgrade: lighter-build". It answers 101 and then speaks
@@ -47,18 +51,17 @@ func (b *Builder) serveBuild(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	e, err := b.ready()
+	e, leave, err := b.enter()
 	if err != nil {
 		writeError(w, apierrors.NewServiceUnavailable(err.Error()))
 		return
 	}
+	defer leave()
 	conn, err := hijack(w)
 	if err != nil {
 		writeError(w, apierrors.NewInternalError(err))
 		return
 	}
-	b.wg.Add(1)
-	defer b.wg.Done()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
 	defer context.AfterFunc(b.run, cancel)()
@@ -66,7 +69,7 @@ func (b *Builder) serveBuild(w http.ResponseWriter, r *http.Request) {
 }
 
 // hijack takes the connection over from the HTTP server and answers 101.
-func hijack(w http.ResponseWriter) (net.Conn, error) {
+func hijack(w http.ResponseWriter) (*bufferedConn, error) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("upgrade connection (HTTP/1.1 is needed): %w", err)
@@ -83,13 +86,14 @@ func hijack(w http.ResponseWriter) (net.Conn, error) {
 
 // serveConn speaks gRPC until the client hangs up or ctx ends, and returns when
 // the build on it has cleaned up after itself.
-func (b *Builder) serveConn(ctx context.Context, conn net.Conn, c *buildServer) {
+func (b *Builder) serveConn(ctx context.Context, conn *bufferedConn, c *buildServer) {
 	server := grpc.NewServer(
 		grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
 		grpc.KeepaliveParams(serverKeepalive),
+		grpc.KeepaliveEnforcementPolicy(clientKeepalive),
 		grpc.WaitForHandlers(true),
 	)
 	controlapi.RegisterControlServer(server, c)
@@ -101,7 +105,7 @@ func (b *Builder) serveConn(ctx context.Context, conn net.Conn, c *buildServer) 
 		_ = server.Serve(l)
 	}()
 	select {
-	case <-l.done:
+	case <-conn.closed:
 	case <-ctx.Done():
 	}
 	server.Stop()
@@ -148,17 +152,12 @@ func (c *bufferedConn) Close() error {
 type singleListener struct {
 	conns chan net.Conn
 	addr  net.Addr
-	done  <-chan struct{} // closed with the connection
 	once  sync.Once
 	stop  chan struct{}
 }
 
 func newSingleListener(conn net.Conn) *singleListener {
-	bc, ok := conn.(*bufferedConn)
 	l := &singleListener{conns: make(chan net.Conn, 1), addr: conn.LocalAddr(), stop: make(chan struct{})}
-	if ok {
-		l.done = bc.closed
-	}
 	l.conns <- conn
 	return l
 }

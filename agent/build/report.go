@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -88,10 +89,8 @@ func (b *Builder) settle(e entry) <-chan struct{} {
 	done := make(chan struct{})
 	b.wg.Go(func() {
 		defer close(done)
-		// Close waits for one last try of statusWait, no longer.
-		ctx, cancel := context.WithCancel(context.WithoutCancel(b.run))
-		defer cancel()
-		defer context.AfterFunc(b.run, func() { time.AfterFunc(statusWait, cancel) })()
+		// Close lets one last try finish, which takes statusWait at most.
+		ctx := context.WithoutCancel(b.run)
 		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
 			err := b.writeOutcome(ctx, e)
 			if err == nil || apierrors.IsNotFound(err) {
@@ -104,11 +103,8 @@ func (b *Builder) settle(e entry) <-chan struct{} {
 			t := time.NewTimer(wait)
 			select {
 			case <-t.C:
-			case <-ctx.Done():
+			case <-b.run.Done():
 				t.Stop()
-				return
-			}
-			if b.run.Err() != nil {
 				return // the journal keeps it for the next run
 			}
 		}
@@ -179,11 +175,12 @@ func setBuilding(img *v1alpha1.Image, generation int64, status metav1.ConditionS
 	})
 }
 
-// cut keeps the end of a long text, where a build's error is.
+// cut keeps the end of a long text, where a build's error is, and makes it
+// valid UTF-8: a step may print anything, the API takes only that.
 func cut(text string, limit int) string {
-	if len(text) <= limit {
-		return text
+	const mark, bad = "…\n", "\uFFFD"
+	if len(text) > limit {
+		text = mark + text[len(text)-limit+len(mark):]
 	}
-	const mark = "…\n"
-	return mark + text[len(text)-limit+len(mark):]
+	return strings.ToValidUTF8(text, bad)
 }

@@ -73,12 +73,15 @@ func dropLeases(ctx context.Context, store *image.Store) error {
 // executor names each bundle folder after its container.
 func killSteps(ctx context.Context, cfg Config, root string) error {
 	entries, err := os.ReadDir(root)
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil // never built here
+	}
+	if err != nil {
+		return err
 	}
 	runtime, err := newRuntime(cfg)
 	if err != nil {
-		return nil // without a runtime there are no steps
+		return nil //nolint:nilerr // without a runtime there are no steps
 	}
 	var errs []error
 	for _, e := range entries {

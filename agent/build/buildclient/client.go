@@ -18,6 +18,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -25,6 +26,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 	"k8s.io/client-go/rest"
 )
 
@@ -93,7 +96,7 @@ func Build(ctx context.Context, cfg Config) (Result, error) {
 			return nil, errors.New("the connection to the builder broke")
 		}
 		return conn, nil
-	}))
+	}), bkclient.WithGRPCDialOption(grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 15 * time.Second})))
 	if err != nil {
 		return Result{}, fmt.Errorf("connect to builder: %w", err)
 	}

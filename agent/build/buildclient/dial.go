@@ -68,7 +68,9 @@ func Upgrade(ctx context.Context, config *rest.Config, u *url.URL) (net.Conn, er
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return up.conn, nil
 	}
-	defer up.conn.Close()
+	if up.conn != nil {
+		defer up.conn.Close()
+	}
 	return nil, serverError(resp)
 }
 
@@ -98,7 +100,7 @@ func (up *upgrader) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(req.Context(), func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(req.Context(), func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := conn.SetDeadline(time.Now().Add(answerWait)); err != nil {
 		return nil, errors.Join(err, conn.Close())

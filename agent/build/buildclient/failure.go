@@ -9,6 +9,8 @@ import (
 
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"google.golang.org/grpc/codes"
 )
 
 // tailLines is how much of a failed step's output an error quotes when no
@@ -44,6 +46,9 @@ func (f *Failure) Unwrap() error { return f.err }
 func (cfg Config) failure(ctx context.Context, err error, rec *record) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("build cancelled: %w", ctx.Err())
+	}
+	if grpcerrors.Code(err) == codes.Unavailable {
+		return fmt.Errorf("the connection to the builder broke, its host may be gone: apply again to build: %w", err)
 	}
 	var source strings.Builder
 	for _, s := range errdefs.Sources(err) {
