@@ -26,7 +26,7 @@ func fateOf(v View, s *State, now time.Time) fate {
 	switch {
 	case v.Deleted():
 		return fate{kind: remove}
-	case s.Failed != nil, isTerminal(v.Pod.Status.Phase), completed(v.Pod, s):
+	case s.Failed != nil, s.Ended, isTerminal(v.Pod.Status.Phase), completed(v.Pod, s):
 		return fate{kind: finish}
 	}
 	if at := deadline(v, s); !at.IsZero() && !now.Before(at) {
@@ -72,7 +72,7 @@ func completed(pod *corev1.Pod, s *State) bool {
 // end takes the pod down: main containers at once, then sidecars in reverse
 // order, then what was set up, then (if it is deleted) the object itself.
 func end(v View, s *State, kind fateKind, now time.Time) Action {
-	w := waiting{}
+	w := waiting{now: now}
 	if a, ok := stopAll(v, s, now, &w); ok {
 		return a
 	}

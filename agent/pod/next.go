@@ -17,7 +17,7 @@ func Next(v View, s *State, now time.Time) Action {
 	case fail:
 		return Action{Do: Fail, Reason: f.reason, Message: f.message}
 	}
-	w := waiting{}
+	w := waiting{now: now}
 	if a, ok := setUp(s, now, &w); ok {
 		return a
 	}
@@ -35,11 +35,14 @@ func Next(v View, s *State, now time.Time) Action {
 	return Action{Do: Wait, Until: w.at}
 }
 
-// waiting collects the nearest moment at which something becomes due.
-type waiting struct{ at time.Time }
+// waiting collects the nearest moment at which something becomes due. A moment
+// that has come already is none of them: what is due but was not acted on waits
+// for an operation, whose end wakes the worker. Waking at once would only ask
+// the same question again, for as long as that operation takes.
+type waiting struct{ now, at time.Time }
 
 func (w *waiting) until(at time.Time) {
-	if !at.IsZero() && (w.at.IsZero() || at.Before(w.at)) {
+	if at.After(w.now) && (w.at.IsZero() || at.Before(w.at)) {
 		w.at = at
 	}
 }

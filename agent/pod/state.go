@@ -40,6 +40,8 @@ type State struct {
 	Containers []*Container
 	// Failed ends the pod for a reason that no container gave.
 	Failed *Failure
+	// Ended: the worker has given up on set-up, so there is no way back to life.
+	Ended bool
 	// StartTime is when this node first saw the pod.
 	StartTime time.Time
 	// Release undoes the set-up of a pod that ended but is not deleted;

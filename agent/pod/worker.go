@@ -164,6 +164,7 @@ func (w *worker) step(ctx context.Context) Action {
 		now := time.Now()
 		if f := fateOf(w.view, &w.st, now); f.kind == finish || f.kind == remove {
 			// No use in pulling or mounting for a pod that ends.
+			w.st.Ended = true
 			w.cancel()
 		}
 		action := Next(w.view, &w.st, now)
