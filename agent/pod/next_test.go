@@ -108,3 +108,19 @@ func TestNoWayBack(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingWaitsForASidecarWithoutProbe: it counts as started when it runs,
+// and what comes after it starts in the same moment.
+func TestNothingWaitsForASidecarWithoutProbe(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		m := w.agent(t.Context())
+		began := time.Now()
+		m.Update(onePod(withInit))
+		synctest.Wait()
+		w.exit(id("first", 0), 0)
+		latest(w, "second")
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the container after the sidecar started after %v", took)
+		}
+	})
+}

@@ -146,8 +146,10 @@ func (w *worker) run(ctx context.Context) {
 		for _, f := range w.takeInbox() {
 			f()
 		}
+		// Before step: what has no probe to wait for lets the next container start.
+		w.syncProbes(ctx)
 		action := w.step(ctx)
-		w.publish(ctx)
+		w.publish()
 		if action.Do == Done {
 			w.m.finished(w)
 			return
@@ -225,8 +227,7 @@ func (w *worker) async(f func() func()) {
 }
 
 // publish reports State if it changed since the last report.
-func (w *worker) publish(ctx context.Context) {
-	w.syncProbes(ctx)
+func (w *worker) publish() {
 	st := w.compute(time.Now())
 	w.picture.Store(w.takePicture(&st))
 	if w.view.Gone || w.sent != nil && equality.Semantic.DeepEqual(*w.sent, st) {
