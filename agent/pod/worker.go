@@ -146,9 +146,7 @@ func (w *worker) run(ctx context.Context) {
 		for _, f := range w.takeInbox() {
 			f()
 		}
-		// Before step: what has no probe to wait for lets the next container start.
-		w.syncProbes(ctx)
-		action := w.step(ctx)
+		action := w.look(ctx)
 		w.publish()
 		if action.Do == Done {
 			w.m.finished(w)
@@ -158,6 +156,13 @@ func (w *worker) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// look takes in what follows from the state of the containers, then acts on it:
+// one without startup probe counts as started, which lets the next one start.
+func (w *worker) look(ctx context.Context) Action {
+	w.syncProbes(ctx)
+	return w.step(ctx)
 }
 
 // step acts until there is nothing to do now.
