@@ -89,7 +89,7 @@ Start here:
 			root.AddCommand(command)
 		}
 	}
-	add("cluster", newLocalCommand(), newTokenCommand())
+	add("cluster", newLocalCommand(), newServerCommand(), newAgentCommand(), newTokenCommand())
 	add("work", newApplyCommand())
 	add("kubectl", newKubectlVerbs()...)
 	root.AddCommand(newVersionCommand())

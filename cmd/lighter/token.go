@@ -31,7 +31,11 @@ func newTokenCreate(flags *genericclioptions.ConfigFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			text, err := token.Create(cmd.Context(), config, client, options)
+			ca, err := token.CA(config)
+			if err != nil {
+				return err
+			}
+			text, err := token.Create(cmd.Context(), client, ca, options)
 			if err == nil {
 				fmt.Fprintln(cmd.OutOrStdout(), text)
 			}

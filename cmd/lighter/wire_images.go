@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"slices"
@@ -67,6 +68,8 @@ func (b clusterBuilds) Lookup(ref string) (digest.Digest, bool) {
 type peerHolders struct {
 	nodes cache.Indexer
 	self  string
+	// alive tells whether a node answers now.
+	alive func(node string) bool
 }
 
 // indexNodesByImage prepares a Node informer for peerHolders.
@@ -90,7 +93,7 @@ func indexNodesByImage(informer cache.SharedIndexInformer) error {
 }
 
 // Holders implements image.PeerFinder.
-func (p peerHolders) Holders(dgst digest.Digest) []image.Peer {
+func (p peerHolders) Holders(_ context.Context, dgst digest.Digest) []image.Peer {
 	objs, err := p.nodes.ByIndex(byImageDigest, dgst.String())
 	if err != nil {
 		return nil
@@ -99,7 +102,7 @@ func (p peerHolders) Holders(dgst digest.Digest) []image.Peer {
 	for _, obj := range objs {
 		node := obj.(*corev1.Node)
 		addr := nodeAddress(node)
-		if node.Name == p.self || addr == "" {
+		if node.Name == p.self || addr == "" || !p.alive(node.Name) {
 			continue
 		}
 		port := int(node.Status.DaemonEndpoints.KubeletEndpoint.Port)
@@ -116,4 +119,17 @@ func nodeAddress(node *corev1.Node) string {
 		}
 	}
 	return ""
+}
+
+// heldImages are the images of this host as its Node reports them.
+func (h *host) heldImages(ctx context.Context) ([]corev1.ContainerImage, error) {
+	list, err := h.store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []corev1.ContainerImage
+	for _, img := range list {
+		out = append(out, corev1.ContainerImage{Names: img.Names, SizeBytes: img.Size})
+	}
+	return out, nil
 }

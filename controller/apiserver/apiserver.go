@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -21,10 +22,16 @@ import (
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/controlplane"
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
+	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
+	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 
 	"lighter.dev/lighter/api/v1alpha1"
 	"lighter.dev/lighter/controller/pki"
 )
+
+// shutdownTimeout is how long watches, which never end by themselves, may hold up
+// a stop.
+const shutdownTimeout = time.Second
 
 // caPath is where the CA certificate can be had without credentials.
 const caPath = "/cacerts"
@@ -45,7 +52,7 @@ type Config struct {
 	// ServiceCIDR is the range of service addresses; its first one is this server's.
 	ServiceCIDR *net.IPNet
 	// PodCIDR is handed to the agents.
-	PodCIDR *net.IPNet
+	PodCIDR netip.Prefix
 	// ClusterDomain is the DNS domain of services.
 	ClusterDomain string
 	// Builders chooses who builds an Image.
@@ -88,6 +95,8 @@ func (s *Server) assemble(ctx context.Context) error {
 		return err
 	}
 	generic := config.ControlPlane.Generic
+	// bootstrap does their work.
+	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
 	generic.BuildHandlerChainFunc = withCA(s.cfg.Authority.PEM)
 	if s.client, err = kubernetes.NewForConfig(generic.LoopbackClientConfig); err != nil {
 		return err
@@ -101,6 +110,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.generic().ShutdownTimeout = shutdownTimeout
 	if err := s.instance.ControlPlane.InstallAPIs(imageProvider{builders: s.cfg.Builders, agents: agents}); err != nil {
 		return err
 	}

@@ -7,13 +7,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	schedulingapiv1 "k8s.io/kubernetes/pkg/apis/scheduling/v1"
 
 	"lighter.dev/lighter/api/cluster"
-	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // bootstrap makes the objects that every cluster has. It is safe to repeat:
@@ -45,12 +44,10 @@ func (s *Server) bootstrapOnce(ctx context.Context) error {
 	if err := s.ensureClusterInfo(ctx); err != nil {
 		return err
 	}
-	for _, role := range clusterRoles() {
-		if err := s.ensureClusterRole(ctx, role); err != nil {
-			return err
-		}
+	if err := s.ensurePriorityClasses(ctx); err != nil {
+		return err
 	}
-	return s.ensureSystemRole(ctx)
+	return s.ensurePolicy(ctx)
 }
 
 // ensureGossipKey makes the key that agents encrypt their membership gossip with.
@@ -87,72 +84,14 @@ func (s *Server) ensureClusterInfo(ctx context.Context) error {
 	return nil
 }
 
-// boundRole is a role and the group that has it.
-type boundRole struct {
-	name  string
-	group string
-	rules []rbacv1.PolicyRule
-}
-
-// clusterRoles are what agents may do beyond the node authoriser's rules, and
-// what a host with only a join token may do.
-func clusterRoles() []boundRole {
-	read := []string{"get", "list", "watch"}
-	return []boundRole{
-		{name: "lighter:agent", group: "system:nodes", rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{v1alpha1.GroupName}, Resources: []string{"images"}, Verbs: read},
-			{APIGroups: []string{v1alpha1.GroupName}, Resources: []string{"images/status"}, Verbs: []string{"get", "update", "patch"}},
-			{APIGroups: []string{""}, Resources: []string{"nodes", "services", "namespaces"}, Verbs: read},
-			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
-			{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "update", "patch"}},
-			{APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"certificatesigningrequests"}, Verbs: []string{"create", "get", "list", "watch"}},
-		}},
-		{name: "lighter:bootstrapper", group: "system:bootstrappers:lighter", rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"certificatesigningrequests"}, Verbs: []string{"create", "get", "list", "watch"}},
-		}},
+// ensurePriorityClasses makes Kubernetes' two: system-node-critical and
+// system-cluster-critical.
+func (s *Server) ensurePriorityClasses(ctx context.Context) error {
+	for _, class := range schedulingapiv1.SystemPriorityClasses() {
+		_, err := s.client.SchedulingV1().PriorityClasses().Create(ctx, class, metav1.CreateOptions{})
+		if ignore(err, apierrors.IsAlreadyExists) != nil {
+			return err
+		}
 	}
-}
-
-func (s *Server) ensureClusterRole(ctx context.Context, want boundRole) error {
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: want.name}, Rules: want.rules}
-	roles := s.client.RbacV1().ClusterRoles()
-	_, err := roles.Create(ctx, role, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		_, err = roles.Update(ctx, role, metav1.UpdateOptions{})
-	}
-	if err != nil {
-		return err
-	}
-	_, err = s.client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: want.name},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: want.name},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: want.group}},
-	}, metav1.CreateOptions{})
-	return ignore(err, apierrors.IsAlreadyExists)
-}
-
-// ensureSystemRole lets agents read two objects of kube-system, and no others.
-func (s *Server) ensureSystemRole(ctx context.Context) error {
-	const name = "lighter:agent"
-	role := &rbacv1.Role{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: metav1.NamespaceSystem},
-		Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{cluster.GossipSecret}, Verbs: []string{"get"}},
-			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{cluster.InfoConfigMap}, Verbs: []string{"get"}},
-		},
-	}
-	roles := s.client.RbacV1().Roles(role.Namespace)
-	_, err := roles.Create(ctx, role, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		_, err = roles.Update(ctx, role, metav1.UpdateOptions{})
-	}
-	if err != nil {
-		return err
-	}
-	_, err = s.client.RbacV1().RoleBindings(role.Namespace).Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: role.Namespace},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:nodes"}},
-	}, metav1.CreateOptions{})
-	return ignore(err, apierrors.IsAlreadyExists)
+	return nil
 }

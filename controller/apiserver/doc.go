@@ -6,9 +6,11 @@
 //	apiserver.go  New and Run: options → configuration → one server, no delegates
 //	options.go    the settings, in terms of upstream's options
 //	resources.go  which kinds are served
+//	standins.go   informers of kinds that upstream watches and we do not serve
 //	image.go      storage of images.lighter.dev
 //	build.go      the subresource images/build: a tunnel to a builder agent
-//	bootstrap.go  objects that every cluster has: roles of agents, gossip key, …
+//	bootstrap.go  objects that every cluster has: namespaces, gossip key, …
+//	policy.go     who may do what: Kubernetes' roles and ours
 //	tenancy.go    what every namespace has: a service account and the CA
 //
 // There is no aggregator and no CRD server: see hack/decisions/0001.

@@ -2,12 +2,14 @@ package apiserver
 
 import (
 	"context"
-	"maps"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 	openapicommon "k8s.io/kube-openapi/pkg/common"
+	openapiutil "k8s.io/kube-openapi/pkg/util"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/controlplane"
@@ -19,6 +21,7 @@ import (
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
 
 	"lighter.dev/lighter/api/openapi"
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 const (
@@ -62,6 +65,7 @@ func settings(cfg Config) *options.Options {
 	auth.ServiceAccounts.KeyFiles = []string{cfg.Authority.ServiceAccountKeyFile()}
 	// RBAC lets them see health and the version only, as in every Kubernetes cluster.
 	auth.Anonymous.Allow = true
+	auth.ServiceAccounts.OptionalTokenGetter = tokenGetter
 	o.ServiceAccountSigningKeyFile = cfg.Authority.ServiceAccountKeyFile()
 	o.Authorization.Modes = []string{"Node", "RBAC"}
 
@@ -69,6 +73,8 @@ func settings(cfg Config) *options.Options {
 	// on requests in flight remains.
 	o.Features.EnablePriorityAndFairness = false
 	o.Features.EnableProfiling = false
+	// Its options only print complaints about what is not set.
+	o.Metrics = nil
 	o.Admission.GenericAdmission.EnablePlugins = []string{"NodeRestriction"}
 	o.Admission.GenericAdmission.DisablePlugins = admissionOff
 	return o
@@ -89,6 +95,8 @@ func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Our kind has no protobuf form.
+	storage.SetSerializer(v1alpha1.Resource("images"), runtime.ContentTypeJSON, nil)
 	capabilities.Setup(true, 0)
 	initializers, err := (&admission.Config{}).New()
 	if err != nil {
@@ -115,9 +123,23 @@ func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
 	return config, nil
 }
 
-// definitions are the OpenAPI models of the built-in kinds and ours.
+// definitions are the OpenAPI models of the built-in kinds and ours. Where ours
+// refer to upstream's, the generator writes Go's names; upstream uses the models'.
 func definitions(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
 	all := generatedopenapi.GetOpenAPIDefinitions(ref)
-	maps.Copy(all, openapi.GetOpenAPIDefinitions(ref))
+	ours := openapi.GetOpenAPIDefinitions(func(path string) spec.Ref { return ref(modelName(path)) })
+	for name, definition := range ours {
+		for i, dependency := range definition.Dependencies {
+			definition.Dependencies[i] = modelName(dependency)
+		}
+		all[name] = definition
+	}
 	return all
+}
+
+func modelName(name string) string {
+	if strings.Contains(name, "/") {
+		return openapiutil.ToRESTFriendlyName(name)
+	}
+	return name
 }

@@ -93,14 +93,18 @@ func (s *Store) Failed() <-chan error {
 	return s.etcd.Err()
 }
 
-// Close disconnects, and stops the embedded server.
+// Close disconnects, and stops the embedded server: its files are closed when
+// Close returns.
 func (s *Store) Close() error {
 	var err error
 	if s.client != nil {
 		err = s.client.Close()
 	}
 	if s.etcd != nil {
-		s.etcd.Close()
+		// Stops consensus and closes the files. What follows only waits, for up to
+		// 6 s, until clients hang up their watches.
+		s.etcd.Server.HardStop()
+		go s.etcd.Close()
 	}
 	return err
 }

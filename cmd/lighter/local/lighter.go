@@ -98,8 +98,12 @@ func newToken(ctx context.Context, c *Cluster) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	ca, err := token.CA(config)
+	if err != nil {
+		return "", err
+	}
 	for {
-		fresh, err := token.Create(ctx, config, client, token.Options{TTL: tokenLife, Description: "lighter local up"})
+		fresh, err := token.Create(ctx, client, ca, token.Options{TTL: tokenLife, Description: "lighter local up"})
 		// A server that has just started may still be making kube-system.
 		if err == nil || !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
 			return fresh, err

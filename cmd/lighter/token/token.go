@@ -1,17 +1,11 @@
-// Package token manages join tokens: bootstrap-token Secrets in kube-system
-// (Kubernetes' bootstrap tokens), shown to people together with the hash of the
-// cluster's CA so that a joining agent knows whom it talks to.
-//
-//	LT1<sha256 of the CA certificate, hex>::<id>.<secret>
+// Package token manages the Secrets behind join tokens: Kubernetes' bootstrap
+// tokens in kube-system. Their form for people is package api/jointoken's.
 package token
 
 import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"regexp"
@@ -23,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"lighter.dev/lighter/api/jointoken"
 )
 
 const (
@@ -45,15 +41,15 @@ type Token struct {
 	Description string
 }
 
-// Create makes a token and returns its full text, the only time it is shown.
-func Create(ctx context.Context, config *rest.Config, client kubernetes.Interface, options Options) (string, error) {
-	caHash, err := CAHash(config)
+// Create makes a token for the cluster with that CA and returns its full text,
+// the only time it is shown.
+func Create(ctx context.Context, client kubernetes.Interface, caPEM []byte, options Options) (string, error) {
+	token, err := jointoken.New(caPEM, random(6)+"."+random(16))
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("create join token: %w", err)
 	}
-	id, secret := random(6), random(16)
 	data := map[string][]byte{
-		"token-id": []byte(id), "token-secret": []byte(secret),
+		"token-id": []byte(token.ID), "token-secret": []byte(token.Secret),
 		"usage-bootstrap-authentication": []byte("true"),
 		"auth-extra-groups":              []byte(group),
 	}
@@ -64,14 +60,14 @@ func Create(ctx context.Context, config *rest.Config, client kubernetes.Interfac
 		data["description"] = []byte(options.Description)
 	}
 	_, err = client.CoreV1().Secrets(metav1.NamespaceSystem).Create(ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: secretPrefix + id},
+		ObjectMeta: metav1.ObjectMeta{Name: secretPrefix + token.ID},
 		Type:       corev1.SecretTypeBootstrapToken,
 		Data:       data,
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return "", fmt.Errorf("create join token: %w", err)
 	}
-	return fmt.Sprintf("LT1%s::%s.%s", caHash, id, secret), nil
+	return token.String(), nil
 }
 
 // List returns the tokens, oldest expiry first, those without an expiry last.
@@ -113,18 +109,16 @@ func Delete(ctx context.Context, client kubernetes.Interface, token string) erro
 	return err
 }
 
-// CAHash is the hex SHA-256 of the CA certificate (DER) that config trusts.
-func CAHash(config *rest.Config) (string, error) {
+// CA is the CA certificate that config trusts, as PEM.
+func CA(config *rest.Config) ([]byte, error) {
 	loaded := rest.CopyConfig(config)
 	if err := rest.LoadTLSFiles(loaded); err != nil {
-		return "", fmt.Errorf("read the CA: %w", err)
+		return nil, fmt.Errorf("read the CA: %w", err)
 	}
-	block, _ := pem.Decode(loaded.CAData)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", errors.New("the kubeconfig holds no CA certificate, which a join token has to name")
+	if len(loaded.CAData) == 0 {
+		return nil, errors.New("the kubeconfig holds no CA certificate, which a join token has to name")
 	}
-	sum := sha256.Sum256(block.Bytes)
-	return hex.EncodeToString(sum[:]), nil
+	return loaded.CAData, nil
 }
 
 // random makes a string of n characters of a-z and 0-9. 252 is the largest

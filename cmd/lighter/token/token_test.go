@@ -1,31 +1,35 @@
 package token
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/pem"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
+
+	"lighter.dev/lighter/api/jointoken"
+	"lighter.dev/lighter/controller/pki"
 )
 
 func TestLife(t *testing.T) {
-	der := []byte("a certificate")
-	config := &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}}
-	client := fake.NewClientset()
-	full, err := Create(t.Context(), config, client, Options{TTL: time.Hour, Description: "for a test"})
+	ca, err := pki.OpenCA(t.TempDir(), "test-ca")
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256(der)
-	if want := regexp.MustCompile("^LT1" + hex.EncodeToString(sum[:]) + `::[a-z0-9]{6}\.[a-z0-9]{16}$`); !want.MatchString(full) {
-		t.Fatalf("token %q does not match %s", full, want)
+	client := fake.NewClientset()
+	full, err := Create(t.Context(), client, ca.PEM, Options{TTL: time.Hour, Description: "for a test"})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := Create(t.Context(), config, client, Options{}); err != nil {
+	parsed, err := jointoken.Parse(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parsed.Verify(ca.PEM); err != nil {
+		t.Error(err)
+	}
+	if _, err := Create(t.Context(), client, ca.PEM, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	tokens, err := List(t.Context(), client)
@@ -46,7 +50,7 @@ func TestLife(t *testing.T) {
 }
 
 func TestNoCA(t *testing.T) {
-	if _, err := CAHash(&rest.Config{}); err == nil {
-		t.Error("a hash without a CA")
+	if _, err := CA(&rest.Config{}); err == nil {
+		t.Error("a CA out of nothing")
 	}
 }

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"lighter.dev/lighter/agent/image"
+)
+
+// agentOptions are the flags of a host that runs containers, alone or beside a
+// server.
+type agentOptions struct {
+	dataDir       string
+	runDir        string
+	logDir        string
+	nodeName      string
+	nodeIP        string
+	port          int
+	cgroupRoot    string
+	storageDriver string
+	runtime       string
+	labels        []string
+	taints        []string
+	maxPods       int64
+}
+
+// agentDaemonOptions are the flags of "lighter agent".
+type agentDaemonOptions struct {
+	daemonOptions
+	agentOptions
+	server string
+	token  string
+}
+
+func newAgentCommand() *cobra.Command {
+	options := &agentDaemonOptions{}
+	cmd := &cobra.Command{
+		Use: "agent", Short: "Make this host a member of a cluster and run containers on it", Args: cobra.NoArgs,
+		Example: "  lighter agent --server https://SERVER:6443 --token $(lighter token create)",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return options.run(cmd.Context()) },
+	}
+	flags := cmd.Flags()
+	options.daemonOptions.addFlags(flags)
+	options.agentOptions.addFlags(flags)
+	flags.StringVar(&options.server, "server", "", "URL of the cluster's API, https://HOST:6443")
+	flags.StringVar(&options.token, "token", "", "join token, as 'lighter token create' prints it; not needed once the host has joined")
+	bindConfig(cmd, agentConfigFile)
+	return cmd
+}
+
+func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
+	hostname, _ := os.Hostname()
+	flags.StringVar(&o.dataDir, "data-dir", "/var/lib/lighter", "folder for all that lasts")
+	flags.StringVar(&o.runDir, "run-dir", "/run/lighter", "folder for all that ends with a reboot")
+	flags.StringVar(&o.logDir, "pod-log-dir", "/var/log/pods", "folder of the containers' logs")
+	flags.StringVar(&o.nodeName, "node-name", strings.ToLower(hostname), "this host's name in the cluster")
+	flags.StringVar(&o.nodeIP, "node-ip", "", "this host's address towards the others (default: the one that leads there)")
+	flags.IntVar(&o.port, "agent-port", 10250, "port of the agent's own HTTPS endpoint")
+	flags.StringVar(&o.cgroupRoot, "cgroup-root", "/lighter", "cgroup above all pods")
+	flags.StringVar(&o.storageDriver, "storage-driver", image.Overlayfs, "how container file systems are stored: "+strings.Join(image.Snapshotters(), ", "))
+	flags.StringVar(&o.runtime, "runtime", "", "OCI runtime, name or path (default: crun, else runc)")
+	flags.StringSliceVar(&o.labels, "node-labels", nil, "labels of the Node, key=value")
+	flags.StringSliceVar(&o.taints, "node-taints", nil, "taints of the Node at its first registration, key[=value]:effect")
+	flags.Int64Var(&o.maxPods, "max-pods", 110, "how many pods this host takes")
+}
+
+func (o *agentDaemonOptions) run(ctx context.Context) error {
+	started := time.Now()
+	log, err := o.logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	tuneMemory()
+	if u, err := url.Parse(o.server); err != nil || u.Scheme != "https" || u.Host == "" {
+		return usageError{fmt.Errorf("--server %q: want the URL of the cluster's API, https://HOST:6443", o.server)}
+	}
+	host, err := newHost(o.agentOptions, givenCluster{o.server, o.token}, log)
+	if err != nil {
+		return err
+	}
+	err = host.Run(ctx, func() { announce(log, started, "agent") })
+	_ = sdNotify(notifyStopping)
+	return err
+}
+
+// givenCluster is a cluster that the user named.
+type givenCluster struct{ server, join string }
+
+func (c givenCluster) URL() string                           { return c.server }
+func (c givenCluster) Token(context.Context) (string, error) { return c.join, nil }
+
+// address is this host's address towards a server (or towards others in
+// general, if there is no server).
+func (o *agentOptions) address(server string) (netip.Addr, error) {
+	if o.nodeIP == "" {
+		return defaultNodeIP(server)
+	}
+	addr, err := netip.ParseAddr(o.nodeIP)
+	if err == nil && !addr.Is4() {
+		err = errors.New("the overlay carries IPv4 only")
+	}
+	return addr, err
+}
+
+// check reports every wrong flag at once.
+func (o *agentOptions) check() error {
+	var errs []error
+	wrong := func(flag string, err error) {
+		if err != nil {
+			errs = append(errs, usageError{fmt.Errorf("--%s: %w", flag, err)})
+		}
+	}
+	if problems := validation.IsDNS1123Subdomain(o.nodeName); len(problems) > 0 {
+		wrong("node-name", fmt.Errorf("%q: %s", o.nodeName, strings.Join(problems, "; ")))
+	}
+	if !slices.Contains(image.Snapshotters(), o.storageDriver) {
+		wrong("storage-driver", fmt.Errorf("%q: want one of %s", o.storageDriver, strings.Join(image.Snapshotters(), ", ")))
+	}
+	_, err := o.nodeLabels()
+	wrong("node-labels", err)
+	_, err = o.nodeTaints()
+	wrong("node-taints", err)
+	return errors.Join(errs...)
+}
+
+func (o *agentOptions) nodeLabels() (map[string]string, error) {
+	labels := map[string]string{}
+	for _, text := range splitList(o.labels) {
+		key, value, _ := strings.Cut(text, "=")
+		problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...)
+		if len(problems) > 0 {
+			return nil, fmt.Errorf("%q: %s", text, strings.Join(problems, "; "))
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}
+
+func (o *agentOptions) nodeTaints() ([]corev1.Taint, error) {
+	var taints []corev1.Taint
+	for _, text := range splitList(o.taints) {
+		rest, effect, _ := strings.Cut(text, ":")
+		key, value, _ := strings.Cut(rest, "=")
+		problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...)
+		switch corev1.TaintEffect(effect) {
+		case corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute:
+		default:
+			problems = append(problems, "the effect has to be NoSchedule, PreferNoSchedule or NoExecute")
+		}
+		if len(problems) > 0 {
+			return nil, fmt.Errorf("%q: %s", text, strings.Join(problems, "; "))
+		}
+		taints = append(taints, corev1.Taint{Key: key, Value: value, Effect: corev1.TaintEffect(effect)})
+	}
+	return taints, nil
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"lighter.dev/lighter/agent/image"
+)
+
+// daemonOptions are the flags that "server" and "agent" share.
+type daemonOptions struct {
+	logLevel  string
+	logFormat string
+}
+
+func (o *daemonOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
+}
+
+// logger makes the daemon's log and sends what libraries log the same way.
+func (o *daemonOptions) logger(out io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, usageError{fmt.Errorf("--log-level %q: want debug, info, warn or error", o.logLevel)}
+	}
+	options := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler
+	switch o.logFormat {
+	case "text":
+		handler = slog.NewTextHandler(out, options)
+	case "json":
+		handler = slog.NewJSONHandler(out, options)
+	default:
+		return nil, usageError{fmt.Errorf("--log-format %q: want text or json", o.logFormat)}
+	}
+	log := slog.New(handler)
+	slog.SetDefault(log)
+	klog.SetSlogLogger(slog.New(quiet{handler}).With("from", "kubernetes"))
+	image.RouteLibraryLogs(log)
+	return log, nil
+}
+
+// quiet drops what libraries find worth saying in good times, unless the level
+// is debug.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	return q.Handler.Enabled(ctx, level) && (level >= slog.LevelWarn || q.Handler.Enabled(ctx, slog.LevelDebug))
+}
+
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }
+
+// tuneMemory trades some CPU for memory: the daemons are mostly idle, and a
+// host's memory belongs to its containers. GOGC overrides it.
+func tuneMemory() {
+	const percent = 50
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+}
+
+// newRecorder makes Events in the name of a component of the control plane.
+func newRecorder(ctx context.Context, client kubernetes.Interface, component string) record.EventRecorder {
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	context.AfterFunc(ctx, broadcaster.Shutdown)
+	return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
+}
+
+// announce tells systemd and people that the daemon is ready.
+func announce(log *slog.Logger, started time.Time, what string) {
+	log.Info(what+" is ready", "after", time.Since(started).Round(time.Millisecond))
+	if err := sdNotify(notifyReady); err != nil {
+		log.Warn("systemd was not told that the daemon is ready", "error", err)
+	}
+}
+
+// splitList reads a flag value that people write with or without blanks.
+func splitList(values []string) []string {
+	var out []string
+	for _, value := range values {
+		if value = strings.TrimSpace(value); value != "" {
+			out = append(out, value)
+		}
+	}
+	return out
+}

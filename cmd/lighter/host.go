@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+
+	"lighter.dev/lighter/agent/assign"
+	"lighter.dev/lighter/agent/build"
+	"lighter.dev/lighter/agent/identity"
+	"lighter.dev/lighter/agent/image"
+	"lighter.dev/lighter/agent/node"
+	"lighter.dev/lighter/agent/pod"
+	"lighter.dev/lighter/agent/runtime"
+	"lighter.dev/lighter/agent/status"
+	"lighter.dev/lighter/api/client/clientset"
+	lighterinformers "lighter.dev/lighter/api/client/informers"
+)
+
+// joinable is a cluster that a host can be a member of.
+type joinable interface {
+	// URL is where its API is served.
+	URL() string
+	// Token is a join token. It is asked for on the first join only.
+	Token(ctx context.Context) (string, error)
+}
+
+// host is an agent: everything that one member of a cluster runs. Its parts are
+// opened in the order of their needs, see Run.
+type host struct {
+	options agentOptions
+	cluster joinable
+	ip      netip.Addr
+	log     *slog.Logger
+
+	identity  *identity.Identity
+	client    kubernetes.Interface
+	own       clientset.Interface
+	informers informers.SharedInformerFactory
+	images    lighterinformers.SharedInformerFactory
+	recorder  record.EventRecorder
+
+	engine   *runtime.Engine
+	store    *image.Store
+	node     *node.Node
+	network  atomic.Pointer[hostNetwork] // nil until pods can be connected
+	builder  *build.Builder
+	pods     *pod.Manager
+	statuses *status.Manager
+	// swept is closed when leftovers of an earlier life are gone: from then on
+	// namespaces without a pod are those of running builds.
+	swept chan struct{}
+}
+
+func newHost(options agentOptions, cluster joinable, log *slog.Logger) (*host, error) {
+	if err := options.check(); err != nil {
+		return nil, err
+	}
+	ip, err := options.address(cluster.URL())
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--node-ip: %w", err)}
+	}
+	return &host{options: options, cluster: cluster, ip: ip, log: log.With("node", options.nodeName), swept: make(chan struct{})}, nil
+}
+
+// dir is a folder of the agent's data.
+func (h *host) dir(name string) string { return filepath.Join(h.options.dataDir, "agent", name) }
+
+func (h *host) logOf(part string) *slog.Logger { return h.log.With("part", part) }
+
+// Run joins the cluster and works until ctx ends; containers run on after that.
+// ready is called when the host takes pods.
+func (h *host) Run(ctx context.Context, ready func()) error {
+	if err := h.join(ctx); err != nil {
+		return h.ended(ctx, err)
+	}
+	if err := h.open(ctx); err != nil {
+		return h.ended(ctx, err)
+	}
+	defer h.close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return h.identity.Run(ctx) })
+	group.Go(func() error { return h.node.Run(ctx) })
+	group.Go(func() error { return h.connect(ctx, group, ready) })
+	return h.ended(ctx, group.Wait())
+}
+
+// ended keeps the end of ctx from being reported as a failure.
+func (h *host) ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// join makes the host a member, or finds that it is one, and makes its clients.
+func (h *host) join(ctx context.Context) error {
+	token, err := h.cluster.Token(ctx)
+	if err != nil {
+		return err
+	}
+	h.identity, err = identity.Bootstrap(ctx, identity.Config{
+		Server: h.cluster.URL(), Token: token, NodeName: h.options.nodeName, NodeIPs: []netip.Addr{h.ip},
+		Dir: h.dir("identity"), Log: h.logOf("identity"),
+	})
+	if err != nil {
+		return err
+	}
+	config := h.identity.ClientConfig()
+	// What matters is bounded by the work itself; a limit here would only delay
+	// a burst of pods.
+	config.QPS, config.Burst = -1, -1
+	config.UserAgent = "lighter-agent"
+	if h.own, err = clientset.NewForConfig(config); err != nil {
+		return err
+	}
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	if h.client, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	h.recorder = status.NewRecorder(ctx, h.client, h.options.nodeName)
+	h.informers = informers.NewSharedInformerFactory(h.client, 0)
+	h.images = lighterinformers.NewSharedInformerFactory(h.own, 0)
+	return errors.Join(
+		indexNodesByImage(h.informers.Core().V1().Nodes().Informer()),
+		indexImagesByTag(h.images.Lighter().V1alpha1().Images().Informer()),
+	)
+}
+
+// open makes the parts that need no network. The engine and the image store
+// look at what is on the disk, at the same time.
+func (h *host) open(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(func() (err error) {
+		h.engine, err = runtime.New(ctx, runtime.Config{
+			StateDir: h.dir("runtime"), RunDir: h.options.runDir, Runtime: h.options.runtime,
+			CgroupRoot: h.options.cgroupRoot, Log: h.logOf("runtime"),
+		})
+		return err
+	})
+	group.Go(func() (err error) {
+		h.store, err = image.Open(ctx, image.Config{
+			Root: h.dir("images"), Snapshotter: h.options.storageDriver,
+			Peers:  peerHolders{nodes: h.informers.Core().V1().Nodes().Informer().GetIndexer(), self: h.options.nodeName, alive: h.alive},
+			TLS:    h.identity.ClientTLS(),
+			Builds: clusterBuilds{h.images.Lighter().V1alpha1().Images().Informer().GetIndexer()},
+			Log:    h.logOf("image"),
+		})
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		h.close()
+		return err
+	}
+	var err error
+	if h.node, err = node.New(h.nodeConfig()); err != nil {
+		h.close()
+	}
+	return err
+}
+
+func (h *host) nodeConfig() node.Config {
+	labels, _ := h.options.nodeLabels() // checked in newHost
+	taints, _ := h.options.nodeTaints()
+	return node.Config{
+		Client: h.client, Name: h.options.nodeName, IPs: []netip.Addr{h.ip}, Port: int32(h.options.port),
+		Version: version, Labels: labels, Taints: taints, DataDir: h.dir(""), MaxPods: h.options.maxPods,
+		Images: h.heldImages, ImagesChanged: h.store.Changed, NetworkReady: h.networkReady, Log: h.logOf("node"),
+	}
+}
+
+// connect brings up the network as soon as it is known, then starts what needs
+// it: builds, pods and the endpoint.
+func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func()) error {
+	h.informers.Start(ctx.Done())
+	h.images.Start(ctx.Done())
+	network, err := h.openNetwork(ctx)
+	if err != nil {
+		return err
+	}
+	h.network.Store(network)
+	if err := h.openBuilder(ctx, network); err != nil {
+		return err
+	}
+	if err := h.openPods(ctx, network); err != nil {
+		return err
+	}
+	assigner, err := h.openAssigner()
+	if err != nil {
+		return err
+	}
+	endpoint, err := h.listen()
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return h.serve(ctx, endpoint) })
+	group.Go(func() error { return network.Run(ctx) })
+	group.Go(func() error { return h.statuses.Run(ctx) })
+	group.Go(func() error { return h.engine.RotateLogs(ctx, runtime.LogRotation{}) })
+	group.Go(func() error { return assigner.Run(ctx) })
+	h.node.Annotate(network.annotations())
+	select {
+	case <-h.node.Registered():
+		ready()
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// close gives up what is open; everything on the disk is whole at any time.
+func (h *host) close() {
+	if h.builder != nil {
+		if err := h.builder.Close(); err != nil {
+			h.log.Warn("the builder did not stop cleanly", "error", err)
+		}
+	}
+	if h.store != nil {
+		if err := h.store.Close(); err != nil {
+			h.log.Warn("the image store did not close cleanly", "error", err)
+		}
+	}
+}
+
+func (h *host) openAssigner() (*assign.Assigner, error) {
+	return assign.New(assign.Config{
+		Client: h.client, NodeName: h.options.nodeName, Dir: h.dir("pods"), Pods: h.pods, Observe: h.statuses.Observe,
+		Synced: func(context.Context) { close(h.swept) }, Log: h.logOf("assign"),
+	})
+}

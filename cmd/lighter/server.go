@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+)
+
+// serverOptions are the flags of "lighter server".
+type serverOptions struct {
+	daemonOptions
+	agent agentOptions
+
+	bind          string
+	port          int
+	names         []string
+	clusterCIDR   string
+	serviceCIDR   string
+	clusterDomain string
+	etcd          etcdOptions
+	noAgent       bool
+}
+
+// etcdOptions name an etcd cluster of the user's.
+type etcdOptions struct {
+	endpoints                 []string
+	caFile, certFile, keyFile string
+}
+
+func newServerCommand() *cobra.Command {
+	options := &serverOptions{}
+	cmd := &cobra.Command{
+		Use: "server", Short: "Run the control plane, and an agent beside it", Args: cobra.NoArgs,
+		Long: `Runs the control plane: etcd, the Kubernetes API on port 6443, reconcilers and
+the scheduler. Unless told otherwise it is also an agent, so one server is a
+whole cluster. The admin's kubeconfig is DATA-DIR/server/admin.kubeconfig.`,
+		Example: `  lighter server
+  lighter token create        # for: lighter agent --server https://SERVER:6443 --token TOKEN`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return options.run(cmd.Context()) },
+	}
+	flags := cmd.Flags()
+	options.daemonOptions.addFlags(flags)
+	options.agent.addFlags(flags)
+	options.addFlags(flags)
+	bindConfig(cmd, serverConfigFile)
+	return cmd
+}
+
+func (o *serverOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.bind, "bind", "0.0.0.0", "address on which the API is served")
+	flags.IntVar(&o.port, "port", 6443, "port on which the API is served")
+	flags.StringSliceVar(&o.names, "tls-san", nil, "further names and addresses by which clients call this server")
+	flags.StringVar(&o.clusterCIDR, "cluster-cidr", "10.42.0.0/16", "addresses of pods")
+	flags.StringVar(&o.serviceCIDR, "service-cidr", "10.43.0.0/16", "addresses of services")
+	flags.StringVar(&o.clusterDomain, "cluster-domain", "cluster.local", "DNS domain of services")
+	flags.StringSliceVar(&o.etcd.endpoints, "etcd-endpoints", nil, "URLs of an etcd cluster to use instead of the built-in etcd")
+	flags.StringVar(&o.etcd.caFile, "etcd-ca", "", "file with the CA of that etcd's certificates")
+	flags.StringVar(&o.etcd.certFile, "etcd-cert", "", "file with the certificate to show to that etcd")
+	flags.StringVar(&o.etcd.keyFile, "etcd-key", "", "file with the certificate's key")
+	flags.BoolVar(&o.noAgent, "no-agent", false, "run no containers on this host")
+}
+
+// run serves until ctx ends.
+func (o *serverOptions) run(ctx context.Context) error {
+	started := time.Now()
+	log, err := o.logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	tuneMemory()
+	settings, err := o.resolve()
+	if err != nil {
+		return err
+	}
+	plane, err := newControlPlane(ctx, settings, log)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return plane.Run(ctx) })
+	group.Go(func() error {
+		select {
+		case <-plane.Ready():
+			log.Info("API is ready", "address", settings.url(), "after", time.Since(started).Round(time.Millisecond))
+		case <-ctx.Done():
+			return nil
+		}
+		if o.noAgent {
+			announce(log, started, "server")
+		}
+		return nil
+	})
+	if !o.noAgent {
+		host, err := newHost(o.agent, ownCluster{plane, settings.url()}, log)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return host.Run(ctx, func() { announce(log, started, "server") }) })
+	}
+	err = group.Wait()
+	_ = sdNotify(notifyStopping)
+	return err
+}
+
+// serverSettings are options that have been looked at.
+type serverSettings struct {
+	dataDir     string // of the server, without the agent's
+	bind        netip.Addr
+	port        int
+	advertise   netip.Addr
+	names       []string
+	ips         []net.IP
+	clusterCIDR netip.Prefix
+	serviceCIDR *net.IPNet
+	domain      string
+	etcd        etcdOptions
+}
+
+// url is how agents on other hosts reach the API.
+func (s serverSettings) url() string {
+	return "https://" + netip.AddrPortFrom(s.advertise, uint16(s.port)).String()
+}
+
+// resolve reports every wrong flag at once.
+func (o *serverOptions) resolve() (serverSettings, error) {
+	s := serverSettings{dataDir: filepath.Join(o.agent.dataDir, "server"), port: o.port, domain: o.clusterDomain, etcd: o.etcd}
+	var errs []error
+	wrong := func(flag string, err error) {
+		if err != nil {
+			errs = append(errs, usageError{fmt.Errorf("--%s: %w", flag, err)})
+		}
+	}
+	var err error
+	s.bind, err = netip.ParseAddr(o.bind)
+	wrong("bind", err)
+	if o.port < 1 || o.port > 65535 {
+		wrong("port", fmt.Errorf("%d is not between 1 and 65535", o.port))
+	}
+	s.clusterCIDR, err = netip.ParsePrefix(o.clusterCIDR)
+	wrong("cluster-cidr", err)
+	_, s.serviceCIDR, err = net.ParseCIDR(o.serviceCIDR)
+	wrong("service-cidr", err)
+	if err == nil && s.clusterCIDR.IsValid() && s.clusterCIDR.Overlaps(netip.MustParsePrefix(s.serviceCIDR.String())) {
+		wrong("service-cidr", fmt.Errorf("%s overlaps --cluster-cidr %s", o.serviceCIDR, o.clusterCIDR))
+	}
+	wrong("etcd-endpoints", o.etcd.check())
+	s.advertise, err = o.agent.address("")
+	wrong("node-ip", err)
+	if err := errors.Join(errs...); err != nil {
+		return s, err
+	}
+	o.subjects(&s)
+	return s, nil
+}
+
+// subjects lists what the server's certificate is for.
+func (o *serverOptions) subjects(s *serverSettings) {
+	s.names = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.domain, o.agent.nodeName}
+	first := netip.MustParsePrefix(s.serviceCIDR.String()).Addr().Next()
+	s.ips = []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback, s.advertise.AsSlice(), first.AsSlice()}
+	for _, name := range splitList(o.names) {
+		if ip := net.ParseIP(name); ip != nil {
+			s.ips = append(s.ips, ip)
+		} else {
+			s.names = append(s.names, name)
+		}
+	}
+}
+
+func (o etcdOptions) check() error {
+	tls := o.caFile != "" || o.certFile != "" || o.keyFile != ""
+	switch {
+	case len(o.endpoints) == 0 && tls:
+		return errors.New("missing, but --etcd-ca, --etcd-cert or --etcd-key is given")
+	case (o.certFile == "") != (o.keyFile == ""):
+		return errors.New("give both --etcd-cert and --etcd-key, or neither")
+	}
+	for _, endpoint := range o.endpoints {
+		if !strings.HasPrefix(endpoint, "https://") {
+			return fmt.Errorf("%q: want https://HOST:PORT, since everything that the cluster knows travels there", endpoint)
+		}
+	}
+	return nil
+}
