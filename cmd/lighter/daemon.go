@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"lighter.dev/lighter/agent/image"
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // daemonOptions are the flags that "server" and "agent" share.
@@ -74,6 +76,9 @@ func tuneMemory() {
 		debug.SetGCPercent(percent)
 	}
 }
+
+// Events about our own kind name it as the scheme does.
+func init() { utilruntime.Must(v1alpha1.AddToScheme(scheme.Scheme)) }
 
 // newRecorder makes Events in the name of a component of the control plane.
 func newRecorder(ctx context.Context, client kubernetes.Interface, component string) record.EventRecorder {
