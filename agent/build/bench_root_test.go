@@ -73,7 +73,7 @@ func BenchmarkPrepare(b *testing.B) {
 	h := newHost(b)
 	h.base()
 	ctx := context.Background()
-	img, err := h.store.Get(ctx, "busybox")
+	img, err := h.store.Get(ctx, "default", "busybox")
 	if err != nil {
 		b.Fatal(err)
 	}

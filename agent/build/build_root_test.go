@@ -41,7 +41,7 @@ func buildPlain(t testing.TB, cfg buildclient.Config) (plainResult, error) {
 func (h *host) read(name, file string) string {
 	h.t.Helper()
 	ctx := context.Background()
-	img, err := h.store.Get(ctx, name)
+	img, err := h.store.Get(ctx, "default", name)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestFailingStep(t *testing.T) {
 	if b.Status != metav1.ConditionFalse || b.Reason != v1alpha1.ReasonBuildFailed || st.Digest != good.Digest.String() {
 		t.Errorf("status: %+v", st)
 	}
-	if img, err := h.store.Get(context.Background(), "fail"); err != nil || img.Target != good.Digest {
+	if img, err := h.store.Get(context.Background(), "default", "fail"); err != nil || img.Target != good.Digest {
 		t.Errorf("name means %v, %v; want %s", img.Target, err, good.Digest)
 	}
 	ev := h.events.list()
@@ -305,7 +305,7 @@ func TestSerialBuilds(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	wg.Wait()
-	if img, err := h.store.Get(context.Background(), "one"); err != nil || img.Target != res.Digest {
+	if img, err := h.store.Get(context.Background(), "default", "one"); err != nil || img.Target != res.Digest {
 		t.Errorf("the second build does not count: %v %v, want %s", img.Target, err, res.Digest)
 	}
 }
@@ -370,7 +370,7 @@ func TestKeepsOldVersions(t *testing.T) {
 		}
 		digests = append(digests, res.Digest.String())
 		if v == "1" {
-			img, err := h.store.Get(ctx, "ver")
+			img, err := h.store.Get(ctx, "default", "ver")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -381,7 +381,7 @@ func TestKeepsOldVersions(t *testing.T) {
 	}
 	want := map[int]bool{0: true, 3: true, 4: true}
 	for i, d := range digests {
-		_, err := h.store.Get(ctx, "ver@"+d)
+		_, err := h.store.Get(ctx, "default", "ver@"+d)
 		if (err == nil) != want[i] {
 			t.Errorf("version %d: error %v, want present %v", i+1, err, want[i])
 		}
@@ -391,12 +391,12 @@ func TestKeepsOldVersions(t *testing.T) {
 	}
 }
 
-// declared is a Builds with fixed answers.
+// declared is a Builds with fixed answers about the namespace default.
 type declared map[string]string
 
-func (d declared) Lookup(ref string) (digest.Digest, bool) {
+func (d declared) Lookup(_ context.Context, namespace, ref string) (digest.Digest, bool) {
 	v, ok := d[ref]
-	return digest.Digest(v), ok
+	return digest.Digest(v), ok && namespace == "default"
 }
 
 // TestBaseOfCluster: FROM an image that the cluster declares but has not built

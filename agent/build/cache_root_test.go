@@ -130,7 +130,7 @@ func TestArgsAndTarget(t *testing.T) {
 		t.Errorf("build argument was not used:\n%s", res.out)
 	}
 	for _, name := range []string{"args:v1", "example.test/team/args:latest"} {
-		img, err := h.store.Get(context.Background(), name)
+		img, err := h.store.Get(context.Background(), "default", name)
 		if err != nil || img.Target != res.Digest {
 			t.Errorf("%s is %v, %v; want %s", name, img.Target, err, res.Digest)
 		}

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -87,7 +88,7 @@ func (c *buildServer) solve(ctx context.Context, img *v1alpha1.Image, names []st
 	store := c.builder.cfg.Store
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, store.Unstage(context.WithoutCancel(ctx), names))
+			err = errors.Join(err, store.Unstage(context.WithoutCancel(ctx), img.Namespace, names))
 		}
 	}()
 	follow, stop := context.WithCancel(ctx)
@@ -106,12 +107,13 @@ func (c *buildServer) solve(ctx context.Context, img *v1alpha1.Image, names []st
 	}
 	dgst := digest.Digest(resp.ExporterResponse[exptypes.ExporterImageDigestKey])
 	var staged images.Image
-	if staged, err = store.Target(ctx, names[0], dgst); err != nil {
+	if staged, err = store.Target(ctx, img.Namespace, names[0], dgst); err != nil {
 		return nil, result{}, err
 	}
-	built, err := store.Promote(ctx, names, staged.Target)
+	built, err := store.Promote(ctx, img.Namespace, names, staged.Target)
 	if err != nil {
 		return nil, result{}, err
 	}
+	resp.ExporterResponse[exptypes.ExporterImageNameKey] = strings.Join(names, ",")
 	return resp, result{Digest: built.Target.String(), Size: built.LayerSize}, nil
 }

@@ -160,7 +160,7 @@ func newWorker(cfg Config) (*base.Worker, error) {
 		ContentStore:     content,
 		Applier:          apply.NewFileSystemApplier(content),
 		Differ:           walking.NewWalkingDiff(content),
-		ImageStore:       stagingStore{be.Images},
+		ImageStore:       stagingStore{be.Images, cfg.Store},
 		RegistryHosts:    cfg.Store.RegistryHosts(),
 		LeaseManager:     leaseutil.WithNamespace(be.Leases, image.Namespace),
 		GarbageCollect:   be.GarbageCollect,

@@ -21,36 +21,45 @@ const sourceScheme = "docker-image://"
 // before BuildKit looks for it.
 func dockerfileFrontend(store *image.Store) gateway.BuildFunc {
 	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		return dockerfile.Build(ctx, &nearbyImages{Client: c, store: store})
+		return dockerfile.Build(ctx, &nearbyImages{Client: c, store: store, namespace: c.BuildOpts().Opts[namespaceAttr]})
 	}
 }
 
 type nearbyImages struct {
 	gateway.Client
 	store *image.Store
+	// namespace is that of the Image, whose builds it may use.
+	namespace string
 }
 
 // ResolveImageConfig is asked for each FROM.
 func (n *nearbyImages) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
-	if err := n.fetch(ctx, ref); err != nil {
+	base, err := n.fetch(ctx, ref)
+	if err != nil {
 		return "", "", nil, err
 	}
-	return n.Client.ResolveImageConfig(ctx, ref, opt)
+	return n.Client.ResolveImageConfig(ctx, base, opt)
 }
 
 // ResolveSourceMetadata is asked for images in COPY --from and named contexts.
 func (n *nearbyImages) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	if len(op.Identifier) > len(sourceScheme) && op.Identifier[:len(sourceScheme)] == sourceScheme {
-		if err := n.fetch(ctx, op.Identifier[len(sourceScheme):]); err != nil {
+		base, err := n.fetch(ctx, op.Identifier[len(sourceScheme):])
+		if err != nil {
 			return nil, err
 		}
+		op = op.CloneVT()
+		op.Identifier = sourceScheme + base
 	}
 	return n.Client.ResolveSourceMetadata(ctx, op, opt)
 }
 
-func (n *nearbyImages) fetch(ctx context.Context, ref string) error {
-	if _, _, err := n.store.EnsureNearby(ctx, ref); err != nil {
-		return fmt.Errorf("base image %s: %w", ref, err)
+// fetch makes a base image present, if it is near, and returns the reference
+// that BuildKit is to use for it.
+func (n *nearbyImages) fetch(ctx context.Context, ref string) (string, error) {
+	base, err := n.store.EnsureNearby(ctx, n.namespace, ref)
+	if err != nil {
+		return "", fmt.Errorf("base image %s: %w", ref, err)
 	}
-	return nil
+	return base, nil
 }

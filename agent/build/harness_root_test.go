@@ -220,7 +220,11 @@ func (h *host) stop() {
 
 // image puts an Image object into the API.
 func (h *host) image(name string, change func(*v1alpha1.ImageSpec)) {
-	img := &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}}
+	h.imageIn("default", name, change)
+}
+
+func (h *host) imageIn(namespace, name string, change func(*v1alpha1.ImageSpec)) {
+	img := &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
 	img.Spec.Source.Path = "."
 	if change != nil {
 		change(&img.Spec)
@@ -236,10 +240,14 @@ func (h *host) build(ctx context.Context, name, dir string) (buildclient.Result,
 }
 
 func (h *host) client(name, dir string, out io.Writer) buildclient.Config {
+	return h.clientIn("default", name, dir, out)
+}
+
+func (h *host) clientIn(namespace, name, dir string, out io.Writer) buildclient.Config {
 	return buildclient.Config{
-		Namespace: "default", Name: name, ContextDir: dir, Progress: buildclient.Plain, Out: out,
+		Namespace: namespace, Name: name, ContextDir: dir, Progress: buildclient.Plain, Out: out,
 		Dial: func(ctx context.Context) (net.Conn, error) {
-			u, err := url.Parse(h.server.URL + "/build/default/" + name)
+			u, err := url.Parse(h.server.URL + "/build/" + namespace + "/" + name)
 			if err != nil {
 				return nil, err
 			}

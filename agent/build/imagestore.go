@@ -13,10 +13,13 @@ import (
 // stagingStore is the image store that BuildKit sees. What it reads are the
 // host's images; what its exporter writes is staged under another name, so
 // that names move only when the whole build has succeeded.
-type stagingStore struct{ images.Store }
+type stagingStore struct {
+	images.Store
+	store *image.Store
+}
 
 func (s stagingStore) Get(ctx context.Context, name string) (images.Image, error) {
-	return s.Store.Get(s.in(ctx), name)
+	return s.store.ResolveBase(ctx, name)
 }
 
 func (s stagingStore) List(ctx context.Context, filters ...string) ([]images.Image, error) {

@@ -165,7 +165,7 @@ func TestBaseFromPeer(t *testing.T) {
 	if got := two.read("child", "hello"); got != "from host one" {
 		t.Errorf("file of the base: %q", got)
 	}
-	if got, err := two.store.Get(context.Background(), "base"); err != nil || got.Target != res.Digest {
+	if got, err := two.store.Get(context.Background(), "default", "base"); err != nil || got.Target != res.Digest {
 		t.Errorf("base on host two: %v, %v", got.Target, err)
 	}
 }

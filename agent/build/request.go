@@ -7,6 +7,7 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client"
 
+	"lighter.dev/lighter/agent/image"
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
@@ -24,6 +25,15 @@ func buildNames(img *v1alpha1.Image) ([]string, error) {
 	}
 	return out, nil
 }
+
+// namespaceAttr tells the frontend for which namespace it builds. A client
+// cannot set it: its attributes are dropped, and the args of an Image become
+// attributes of another prefix.
+const namespaceAttr = "lighter-namespace"
+
+// cacheNamespaceAttr keeps the cache mounts (RUN --mount=type=cache) of
+// namespaces apart: what one writes there, another's build would run.
+const cacheNamespaceAttr = "build-arg:BUILDKIT_CACHE_MOUNT_NS"
 
 // solveRequest is what BuildKit is asked to do: what the Image says. Of the
 // client's request only its identity, its session and no-cache are taken, so
@@ -45,8 +55,13 @@ func solveRequest(img *v1alpha1.Image, names []string, asked *controlapi.SolveRe
 	for k, v := range spec.Spec.Args {
 		attrs["build-arg:"+k] = v
 	}
+	attrs[namespaceAttr], attrs[cacheNamespaceAttr] = img.Namespace, img.Namespace
 	if v, ok := asked.FrontendAttrs["no-cache"]; ok {
 		attrs["no-cache"] = v
+	}
+	records := make([]string, 0, len(names))
+	for _, n := range names {
+		records = append(records, image.BuiltName(img.Namespace, n))
 	}
 	return &controlapi.SolveRequest{
 		Ref:           asked.Ref,
@@ -59,7 +74,7 @@ func solveRequest(img *v1alpha1.Image, names []string, asked *controlapi.SolveRe
 		Exporters: []*controlapi.Exporter{{
 			Type: client.ExporterImage,
 			Attrs: map[string]string{
-				"name":           strings.Join(names, ","),
+				"name":           strings.Join(records, ","),
 				"unpack":         "true",
 				"oci-mediatypes": "true",
 			},

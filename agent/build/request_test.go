@@ -18,8 +18,8 @@ import (
 
 // TestSolveRequest: what a client asks for beyond its Image is not done.
 func TestSolveRequest(t *testing.T) {
-	img := &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
-	img.Spec.Target, img.Spec.Args = "final", map[string]string{"A": "1"}
+	img := &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "shop"}}
+	img.Spec.Target, img.Spec.Args = "final", map[string]string{"A": "1", "BUILDKIT_CACHE_MOUNT_NS": "team-b"}
 	names, err := buildNames(img)
 	if err != nil {
 		t.Fatal(err)
@@ -27,18 +27,18 @@ func TestSolveRequest(t *testing.T) {
 	got := solveRequest(img, names, &controlapi.SolveRequest{
 		Ref: "r", Session: "s", Frontend: "gateway.v0", EnableSessionExporter: true,
 		Entitlements:  []string{"network.host", "security.insecure"},
-		FrontendAttrs: map[string]string{"source": "evil", "filename": "other", "no-cache": "", "build-arg:A": "2"},
+		FrontendAttrs: map[string]string{"source": "evil", "filename": "other", "no-cache": "", "build-arg:A": "2", namespaceAttr: "team-b"},
 		Exporters:     []*controlapi.Exporter{{Type: "image", Attrs: map[string]string{"name": "evil", "push": "true"}}},
 		Cache:         &controlapi.CacheOptions{Exports: []*controlapi.CacheOptionsEntry{{Type: "registry"}}},
 	})
-	want := map[string]string{"filename": "Dockerfile", "target": "final", "build-arg:A": "1", "image-resolve-mode": "local", "cmdline": "lighter", "no-cache": ""}
+	want := map[string]string{"filename": "Dockerfile", "target": "final", "build-arg:A": "1", "image-resolve-mode": "local", "cmdline": "lighter", "no-cache": "", namespaceAttr: "team-a", cacheNamespaceAttr: "team-a"}
 	if !maps.Equal(got.FrontendAttrs, want) {
 		t.Errorf("attributes %v, want %v", got.FrontendAttrs, want)
 	}
 	if got.Ref != "r" || got.Session != "s" || got.Frontend != frontendName || len(got.Entitlements) != 0 || got.EnableSessionExporter || len(got.Cache.Exports) != 0 {
 		t.Errorf("request: %+v", got)
 	}
-	if len(got.Exporters) != 1 || got.Exporters[0].Attrs["name"] != "docker.io/library/shop:latest" || got.Exporters[0].Attrs["push"] != "" {
+	if len(got.Exporters) != 1 || got.Exporters[0].Attrs["name"] != "built/team-a/docker.io/library/shop:latest" || got.Exporters[0].Attrs["push"] != "" {
 		t.Errorf("exporters: %+v", got.Exporters)
 	}
 }

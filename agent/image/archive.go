@@ -55,7 +55,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name string) (Image, er
 		target, err = s.importRootFS(ctx, file)
 	}
 	if err == nil {
-		err = s.fetchAndUnpack(ctx, job{name: full, target: target}, nil)
+		err = s.fetchAndUnpack(ctx, job{sub: subject{name: full}, target: target}, nil)
 	}
 	if err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", name, err)
@@ -219,11 +219,11 @@ func (s *Store) Export(ctx context.Context, w io.Writer, refs ...string) error {
 		if err != nil {
 			return err
 		}
-		target, err := s.localTarget(ctx, name, pin)
+		rec, err := s.local(ctx, subject{name: name}, pin)
 		if err != nil {
 			return fmt.Errorf("export: image %s is not on this host: %w", ref, err)
 		}
-		opts = append(opts, archive.WithManifest(target, name))
+		opts = append(opts, archive.WithManifest(rec.Target, name))
 	}
 	if err := archive.Export(ctx, s.content, w, opts...); err != nil {
 		return fmt.Errorf("export %v: %w", refs, err)

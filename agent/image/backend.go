@@ -35,56 +35,60 @@ func (s *Store) Backend() Backend {
 	}
 }
 
-// EnsureNearby is Ensure for the FROM of a build: this host and its peers are
-// asked, a registry is not (BuildKit does that, with its client's
-// credentials). found is false if nobody near has the image.
-func (s *Store) EnsureNearby(ctx context.Context, ref string) (img Image, found bool, err error) {
+// EnsureNearby is Ensure for the FROM of a build in a namespace: this host and
+// its peers are asked, a registry is not (BuildKit does that, with its client's
+// credentials). It returns the reference for BuildKit to use: ref as it is, or
+// a name for the very image that is here, which ResolveBase knows.
+func (s *Store) EnsureNearby(ctx context.Context, namespace, ref string) (string, error) {
 	ctx = s.in(ctx)
 	name, pin, err := Normalize(ref)
 	if err != nil {
-		return Image{}, false, err
+		return "", err
 	}
-	built, declared := s.lookupBuild(name)
+	built, declared := s.lookupBuild(ctx, namespace, name)
+	sub := subject{namespace: namespace, name: name, built: declared}
 	pl := plan{Want: pin, Steps: []step{useLocal, askPeers}}
 	if declared {
 		if pl, err = decide(name, pin, "", localState{}, built, true); err != nil {
-			return Image{}, false, err
+			return "", err
 		}
 	} else if pin != "" {
 		pl.Steps = []step{useLocal}
 	}
-	img, err = s.flights.do(ctx, flightKey(name, pl, nil), nil, func(ctx context.Context, f *flight) (Image, error) {
-		return s.carryOut(ctx, name, pl, nil, f.report)
+	img, err := s.flights.do(ctx, flightKey(sub, pl, nil), nil, func(ctx context.Context, f *flight) (Image, error) {
+		return s.carryOut(ctx, sub, pl, nil, f.report)
 	})
 	switch {
+	case err == nil && pl.Want != "" && namespace != "" && img.Target.Algorithm() == digest.SHA256:
+		return baseName(sub, img.Target), nil
 	case err == nil:
-		return img, true, nil
+		return ref, nil
 	case declared || ctx.Err() != nil || !errors.Is(err, ErrPull):
-		return Image{}, false, err
+		return "", err
 	default:
 		s.log.Debug("base image is not near, the registry is asked", "image", name, "error", err)
-		return Image{}, false, nil //nolint:nilerr // not found is not an error here
+		return ref, nil //nolint:nilerr // not found is not an error here
 	}
 }
 
-// StagingName is the record under which a build keeps its result until it is
-// promoted to its name. List does not show it; a new agent removes it.
-func StagingName(name string) string { return stagingPrefix + name }
+// StagingName is where a build keeps its result until it is promoted to its
+// record, see BuiltName. List does not show it; a new agent removes it.
+func StagingName(record string) string { return stagingPrefix + record }
 
-// Unstage removes staging records.
-func (s *Store) Unstage(ctx context.Context, names []string) error {
+// Unstage removes staging records of full names.
+func (s *Store) Unstage(ctx context.Context, namespace string, names []string) error {
 	var errs []error
 	for _, n := range names {
-		if err := s.images.Delete(s.in(ctx), StagingName(n)); err != nil && !errdefs.IsNotFound(err) {
+		if err := s.images.Delete(s.in(ctx), StagingName(BuiltName(namespace, n))); err != nil && !errdefs.IsNotFound(err) {
 			errs = append(errs, fmt.Errorf("remove unfinished build of %s: %w", n, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Target finds what a digest built or pulled here is, for Promote.
-func (s *Store) Target(ctx context.Context, name string, dgst digest.Digest) (images.Image, error) {
-	rec, err := s.images.Get(s.in(ctx), StagingName(name))
+// Target finds what a digest that was just built is, for Promote.
+func (s *Store) Target(ctx context.Context, namespace, name string, dgst digest.Digest) (images.Image, error) {
+	rec, err := s.images.Get(s.in(ctx), StagingName(BuiltName(namespace, name)))
 	if err == nil && rec.Target.Digest != dgst {
 		err = fmt.Errorf("it means %s now: %w", rec.Target.Digest, errdefs.ErrFailedPrecondition)
 	}

@@ -9,6 +9,7 @@
 //   - name.go turns what a user writes into the full name of a reference.
 //   - ensure.go decides how a request is answered (local, peers, registry);
 //     plan.go holds the rules alone; pull.go moves the bytes and unpacks.
+//   - scope.go says which namespace may use what the cluster built.
 //   - peer.go asks other agents, registry.go asks registries, serve.go is what
 //     other agents ask.
 //   - container.go gives a container its file system and takes it back.

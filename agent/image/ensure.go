@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,58 +26,54 @@ func (s *Store) Ensure(ctx context.Context, req Request) (Image, error) {
 	if req.Pin != "" {
 		pin = req.Pin
 	}
-	built, declared := s.lookupBuild(name)
-	here := s.localState(ctx, name)
+	sub := subject{namespace: req.Namespace, name: name}
+	built, declared := s.lookupBuild(ctx, sub.namespace, name)
+	sub.built = declared
+	here := s.localState(ctx, sub.record())
 	if !declared && here.Digest == "" && s.cfg.DefaultRegistry != "" {
-		if name, _, err = Normalize(qualify(req.Ref, s.cfg.DefaultRegistry)); err != nil {
+		if sub.name, _, err = Normalize(qualify(req.Ref, s.cfg.DefaultRegistry)); err != nil {
 			return Image{}, err
 		}
-		here = s.localState(ctx, name)
+		here = s.localState(ctx, sub.record())
 	}
-	pl, err := decide(name, pin, req.Policy, here, built, declared)
+	pl, err := decide(sub.name, pin, req.Policy, here, built, declared)
 	if err != nil {
 		return Image{}, err
 	}
 	if pl.Steps[0] == useLocal {
-		if img, err := s.useLocal(ctx, name, pl.Want); err == nil {
+		if img, err := s.useLocal(ctx, sub, pl.Want); err == nil {
 			return img, nil
 		}
 		if len(pl.Steps) == 1 {
 			return Image{}, fmt.Errorf("%w: %s is not on this host and its imagePullPolicy is Never", ErrNeverPull, req.Ref)
 		}
 	}
-	return s.flights.do(ctx, flightKey(name, pl, req.Auth), req.Progress, func(ctx context.Context, f *flight) (Image, error) {
-		return s.carryOut(ctx, name, pl, req.Auth, f.report)
+	return s.flights.do(ctx, flightKey(sub, pl, req.Auth), req.Progress, func(ctx context.Context, f *flight) (Image, error) {
+		return s.carryOut(ctx, sub, pl, req.Auth, f.report)
 	})
 }
 
-func (s *Store) lookupBuild(name string) (digest.Digest, bool) {
-	if s.cfg.Builds == nil {
-		return "", false
-	}
-	return s.cfg.Builds.Lookup(name)
-}
-
 // flightKey tells requests apart that must not share a pull: credentials are
-// part of it, so that a wrong password of one pod never fails another's.
-func flightKey(name string, pl plan, auth []Credential) string {
+// part of it, so that a wrong password of one pod never fails another's, and
+// the namespace, as it decides what peers give.
+func flightKey(sub subject, pl plan, auth []Credential) string {
 	h := sha256.New()
 	for _, c := range auth {
 		fmt.Fprintf(h, "%q %q %q %q\n", c.Host, c.Username, c.Password, c.IdentityToken)
 	}
-	return fmt.Sprintf("%s %s %v %x", name, pl.Want, pl.Steps, h.Sum(nil))
+	return fmt.Sprintf("%s %s %s %v %x", sub.namespace, sub.record(), pl.Want, pl.Steps, h.Sum(nil))
 }
 
 // carryOut tries the plan's steps until one gives the image.
-func (s *Store) carryOut(ctx context.Context, name string, pl plan, auth []Credential, report func(Progress)) (Image, error) {
+func (s *Store) carryOut(ctx context.Context, sub subject, pl plan, auth []Credential, report func(Progress)) (Image, error) {
 	var errs []error
 	for _, st := range pl.Steps {
 		if st == askPeers && answered(errors.Join(errs...)) {
 			st = askOwn
 		}
-		img, err := s.try(ctx, st, name, pl, auth, report)
+		img, err := s.try(ctx, st, sub, pl, auth, report)
 		if err == nil {
-			s.log.Info("image present", "image", name, "digest", img.Target, "by", string(st))
+			s.log.Info("image present", "image", sub.name, "digest", img.Target, "by", string(st))
 			return img, nil
 		}
 		if ctx.Err() != nil {
@@ -89,25 +86,25 @@ func (s *Store) carryOut(ctx context.Context, name string, pl plan, auth []Crede
 	if pl.Built && len(errs) == 0 {
 		errs = append(errs, fmt.Errorf("no host that is up holds %s, which the cluster built: build it again", pl.Want))
 	}
-	return Image{}, fmt.Errorf("%w: %s: %w", ErrPull, name, errors.Join(errs...))
+	return Image{}, fmt.Errorf("%w: %s: %w", ErrPull, sub.name, errors.Join(errs...))
 }
 
-func (s *Store) try(ctx context.Context, st step, name string, pl plan, auth []Credential, report func(Progress)) (Image, error) {
+func (s *Store) try(ctx context.Context, st step, sub subject, pl plan, auth []Credential, report func(Progress)) (Image, error) {
 	switch st {
 	case useLocal:
-		return s.useLocal(ctx, name, pl.Want)
+		return s.useLocal(ctx, sub, pl.Want)
 	case askPeers, askOwn:
-		return s.pullNamed(ctx, name, st == askOwn, report)
+		return s.pullNamed(ctx, sub, st == askOwn, report)
 	case askRegistry:
-		return s.pullTag(ctx, name, auth, report)
+		return s.pullTag(ctx, sub, auth, report)
 	default:
-		return s.pullDigest(ctx, name, pl, auth, report)
+		return s.pullDigest(ctx, sub, pl, auth, report)
 	}
 }
 
-// localState reads what a name means on this host.
-func (s *Store) localState(ctx context.Context, name string) localState {
-	rec, err := s.images.Get(ctx, name)
+// localState reads what a record says.
+func (s *Store) localState(ctx context.Context, record string) localState {
+	rec, err := s.images.Get(ctx, record)
 	if err != nil {
 		return localState{}
 	}
@@ -115,39 +112,34 @@ func (s *Store) localState(ctx context.Context, name string) localState {
 }
 
 // useLocal answers from this host alone, if the image is complete.
-func (s *Store) useLocal(ctx context.Context, name string, want digest.Digest) (Image, error) {
-	target, err := s.localTarget(ctx, name, want)
+func (s *Store) useLocal(ctx context.Context, sub subject, want digest.Digest) (Image, error) {
+	rec, err := s.local(ctx, sub, want)
 	if err != nil {
 		return Image{}, err
 	}
-	img, err := s.inspect(ctx, name, target)
+	img, err := s.inspect(ctx, sub.name, rec.Target)
 	if err != nil {
 		return Image{}, err
 	}
 	if _, err := s.statChain(ctx, img.ChainID); err != nil {
 		// All blobs may be here though a changed storage driver, say, has not
 		// unpacked them: that needs no network.
-		if img, err = s.unpackLocal(ctx, name, target); err != nil {
+		if img, err = s.unpackLocal(ctx, sub.name, rec.Target); err != nil {
 			return Image{}, err
 		}
 	}
-	return img, s.pinRecord(ctx, name, target, want)
+	if _, _, built := splitBuilt(rec.Name); built {
+		sub.built = true // found by digest: it stays the namespace's
+	}
+	return img, s.pinRecord(ctx, sub.record(), rec.Target, want)
 }
 
-// localTarget finds the descriptor for a name, or for an exact digest.
-func (s *Store) localTarget(ctx context.Context, name string, want digest.Digest) (ocispec.Descriptor, error) {
+// local is the record of a name, or of an exact version that sub may use.
+func (s *Store) local(ctx context.Context, sub subject, want digest.Digest) (images.Image, error) {
 	if want == "" {
-		rec, err := s.images.Get(ctx, name)
-		return rec.Target, err
+		return s.images.Get(ctx, sub.record())
 	}
-	recs, err := s.images.List(ctx, "target.digest=="+want.String())
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	for _, rec := range recs {
-		return rec.Target, nil
-	}
-	return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", want, errdefs.ErrNotFound)
+	return s.find(ctx, sub.namespace, want)
 }
 
 // inspect reads manifest and configuration of a present image.

@@ -28,6 +28,9 @@ type Summary struct {
 	CreatedAt time.Time
 	// Origin is OriginBuild or OriginImport, or empty if a registry had it.
 	Origin string
+	// Namespaces are those whose Image objects built it. Only their pods get it
+	// by its names, unless a name was pulled or imported as well.
+	Namespaces []string
 	// InUse: a container of this host runs it.
 	InUse bool
 }
@@ -72,6 +75,10 @@ func (s *Store) List(ctx context.Context) ([]Summary, error) {
 
 func (sum *Summary) addRecord(rec images.Image) {
 	name, _, pinned := splitCanonical(rec.Name)
+	owner, name, built := splitBuilt(name)
+	if built && !slices.Contains(sum.Namespaces, owner) {
+		sum.Namespaces = append(sum.Namespaces, owner)
+	}
 	add := []string{repository(name) + "@" + rec.Target.Digest.String()}
 	if !pinned {
 		add = append(add, name)
@@ -99,22 +106,24 @@ func tagsFirst(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// Get describes an image of this host by name or by name@digest. It asks
-// nobody else. The error of a missing one satisfies errdefs.IsNotFound.
-func (s *Store) Get(ctx context.Context, ref string) (Image, error) {
+// Get describes an image of this host by name or by name@digest, as pods of a
+// namespace see it ("": what no build made). It asks nobody else. The error of a
+// missing one satisfies errdefs.IsNotFound.
+func (s *Store) Get(ctx context.Context, namespace, ref string) (Image, error) {
 	ctx = s.in(ctx)
 	name, pin, err := Normalize(ref)
 	if err != nil {
 		return Image{}, err
 	}
-	target, err := s.localTarget(ctx, name, pin)
+	sub := subject{namespace: namespace, name: name, built: namespace != "" && s.has(ctx, BuiltName(namespace, name))}
+	rec, err := s.local(ctx, sub, pin)
 	if err != nil {
 		return Image{}, fmt.Errorf("image %s is not on this host: %w", ref, err)
 	}
-	return s.inspect(ctx, name, target)
+	return s.inspect(ctx, name, rec.Target)
 }
 
-// Tag gives an image of this host another name.
+// Tag gives an image of this host that no build made another name.
 func (s *Store) Tag(ctx context.Context, ref, newName string) error {
 	ctx = s.in(ctx)
 	name, pin, err := Normalize(ref)
@@ -128,12 +137,12 @@ func (s *Store) Tag(ctx context.Context, ref, newName string) error {
 	if topin != "" {
 		return fmt.Errorf("%w: %q: a new name cannot have a digest", ErrInvalidName, newName)
 	}
-	target, err := s.localTarget(ctx, name, pin)
+	rec, err := s.local(ctx, subject{name: name}, pin)
 	if err != nil {
 		return fmt.Errorf("image %s is not on this host: %w", ref, err)
 	}
 	// What is tagged by hand is known to this cluster only.
-	return s.record(ctx, to, target, false, OriginImport)
+	return s.record(ctx, to, rec.Target, false, OriginImport)
 }
 
 // Untag removes a name. Content that nothing else refers to goes with the next

@@ -17,6 +17,9 @@ func Normalize(ref string) (string, digest.Digest, error) {
 	if err != nil {
 		return "", "", fmt.Errorf("%w: %q: %w", ErrInvalidName, ref, err)
 	}
+	if reserved(named) {
+		return "", "", fmt.Errorf("%w: %q: names under *%s are for builds alone", ErrInvalidName, ref, baseHost)
+	}
 	var dgst digest.Digest
 	if d, ok := named.(reference.Digested); ok {
 		dgst = d.Digest()

@@ -122,14 +122,14 @@ func (s *Store) askName(ctx context.Context, name string, ownOnly bool) (named, 
 }
 
 // askDigest gets the index or manifest of an exact version from the first peer
-// that sends the right bytes. They travel on inside the descriptor.
-func (s *Store) askDigest(ctx context.Context, peers []Peer, want digest.Digest) (ocispec.Descriptor, error) {
+// that sends the right bytes. Peers give a namespace what it may use, see find. They travel on inside the descriptor.
+func (s *Store) askDigest(ctx context.Context, peers []Peer, namespace string, want digest.Digest) (ocispec.Descriptor, error) {
 	if err := want.Validate(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w: digest %q: %w", ErrInvalidName, want, err)
 	}
 	var errs []error
 	for _, p := range peers {
-		raw, err := s.getSmall(ctx, p, "/content/"+want.String())
+		raw, err := s.getSmall(ctx, p, "/content/"+want.String()+"?namespace="+url.QueryEscape(namespace))
 		if err == nil && want.Algorithm().FromBytes(raw) != want {
 			err = fmt.Errorf("what it sent does not match digest %s", want)
 			s.log.Warn("blob does not match its digest, dropped", "digest", want, "from", p.Name)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -80,22 +81,28 @@ type fixedPeers struct{ holders, named []Peer }
 func (f fixedPeers) Holders(context.Context, digest.Digest) []Peer { return f.holders }
 func (f fixedPeers) Named(context.Context, string) []Peer          { return f.named }
 
-// fixedBuilds are the cluster's Image objects.
+// fixedBuilds are the cluster's Image objects, all in the namespace default.
 type fixedBuilds map[string]digest.Digest
 
-func (f fixedBuilds) Lookup(ref string) (digest.Digest, bool) {
+func (f fixedBuilds) Lookup(_ context.Context, namespace, ref string) (digest.Digest, bool) {
 	d, ok := f[ref]
-	return d, ok
+	return d, ok && namespace == "default"
 }
 
-// built puts an image into a store as a build of the cluster would.
+// target is the descriptor of an image that no build made.
+func target(t testing.TB, s *Store, img Image) ocispec.Descriptor {
+	t.Helper()
+	rec, err := s.find(s.in(context.Background()), "default", img.Target)
+	must(t, err)
+	return rec.Target
+}
+
+// built puts an image into a store as a build in the namespace default would.
 func built(t testing.TB, s *Store, name string, files map[string]string) Image {
 	t.Helper()
 	ctx := context.Background()
-	importRootFS(t, s, "tmp/"+name, files)
-	target, err := s.localTarget(s.in(ctx), "docker.io/tmp/"+name+":latest", "")
-	must(t, err)
-	img, err := s.Promote(ctx, []string{"docker.io/library/" + name + ":latest"}, target)
+	img := importRootFS(t, s, "tmp/"+name, files)
+	img, err := s.Promote(ctx, "default", []string{"docker.io/library/" + name + ":latest"}, target(t, s, img))
 	must(t, err)
 	must(t, s.Untag(ctx, "tmp/"+name))
 	return img
@@ -115,7 +122,7 @@ func TestPullFromPeer(t *testing.T) {
 	})
 	ctx := context.Background()
 	var last Progress
-	got, err := b.Ensure(ctx, Request{Ref: "shop", Policy: corev1.PullNever, Progress: func(p Progress) { last = p }})
+	got, err := b.Ensure(ctx, Request{Namespace: "default", Ref: "shop", Policy: corev1.PullNever, Progress: func(p Progress) { last = p }})
 	must(t, err)
 	if got.Target != img.Target || got.ChainID != img.ChainID {
 		t.Errorf("got %+v, want %+v", got, img)
@@ -150,12 +157,12 @@ func TestPinnedVersion(t *testing.T) {
 	})
 	ctx := context.Background()
 	for _, want := range []Image{cur, old, cur} {
-		got, err := b.Ensure(ctx, Request{Ref: "shop", Pin: want.Target})
+		got, err := b.Ensure(ctx, Request{Namespace: "default", Ref: "shop", Pin: want.Target})
 		must(t, err)
 		if got.Target != want.Target {
 			t.Errorf("pinned to %s, got %s", want.Target, got.Target)
 		}
-		if tag, err := b.Get(ctx, "shop"); err != nil || tag.Target != cur.Target {
+		if tag, err := b.Get(ctx, "default", "shop"); err != nil || tag.Target != cur.Target {
 			t.Errorf("the tag means %s, %v; want %s", tag.Target, err, cur.Target)
 		}
 	}
@@ -171,9 +178,9 @@ func TestCorruptPeer(t *testing.T) {
 	peerGood := ca.serve(t, good.Handler())
 	bad.cfg.TLS, bad.peers = nil, newPeerClient(ca.client(t, "bad"))
 	bad.cfg.Peers = fixedPeers{holders: []Peer{peerGood}}
-	_, err := bad.Ensure(context.Background(), Request{Ref: "shop", Pin: img.Target})
+	_, err := bad.Ensure(context.Background(), Request{Namespace: "default", Ref: "shop", Pin: img.Target})
 	must(t, err)
-	_, manifest, err := platformManifest(bad.in(context.Background()), bad.content, bad.platform, must1(bad.localTarget(bad.in(context.Background()), "", img.Target)))
+	_, manifest, err := platformManifest(bad.in(context.Background()), bad.content, bad.platform, target(t, bad, img))
 	must(t, err)
 	damage(t, bad, manifest.Layers[0].Digest)
 	peerBad := ca.serve(t, bad.Handler())
@@ -184,7 +191,7 @@ func TestCorruptPeer(t *testing.T) {
 	empty := count(t, c)
 	// Alone, the broken host cannot serve: a clear error and nothing left over.
 	c.cfg.Peers = fixedPeers{holders: []Peer{peerBad}}
-	_, err = c.Ensure(context.Background(), Request{Ref: "shop"})
+	_, err = c.Ensure(context.Background(), Request{Namespace: "default", Ref: "shop"})
 	if !errors.Is(err, ErrPull) || !strings.Contains(err.Error(), "does not match the digest") {
 		t.Errorf("error: %v", err)
 	}
@@ -193,7 +200,7 @@ func TestCorruptPeer(t *testing.T) {
 	}
 	c.cfg.Peers = fixedPeers{holders: []Peer{peerBad, peerGood}}
 	for range 3 { // each time another peer is asked first
-		got, err := c.Ensure(context.Background(), Request{Ref: "shop"})
+		got, err := c.Ensure(context.Background(), Request{Namespace: "default", Ref: "shop"})
 		must(t, err)
 		if got.Target != img.Target {
 			t.Errorf("got %s", got.Target)
@@ -204,13 +211,6 @@ func TestCorruptPeer(t *testing.T) {
 	if _, err := bad.content.Info(bad.in(context.Background()), manifest.Layers[0].Digest); err == nil {
 		t.Error("the broken host kept its damaged blob")
 	}
-}
-
-func must1[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }
 
 // damage flips a byte of a blob on disk.
@@ -244,7 +244,7 @@ func TestBrokenConnection(t *testing.T) {
 		c.Peers = fixedPeers{holders: []Peer{ca.serve(t, flaky)}}
 		c.Builds = fixedBuilds{"docker.io/library/shop:latest": img.Target}
 	})
-	_, err := b.Ensure(context.Background(), Request{Ref: "shop"})
+	_, err := b.Ensure(context.Background(), Request{Namespace: "default", Ref: "shop"})
 	must(t, err)
 	if breaks.Load() < 2 || sent.Load() > img.Size*3/2 {
 		t.Errorf("%d breaks, %d bytes sent for an image of %d", breaks.Load(), sent.Load(), img.Size)
@@ -294,7 +294,7 @@ func TestPeersOnly(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := open(t, tt.change)
 			empty := count(t, s)
-			_, err := s.Ensure(context.Background(), Request{Ref: "shop"})
+			_, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: "shop"})
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("error: %v", err)
 			}
@@ -315,16 +315,17 @@ func TestImportedElsewhere(t *testing.T) {
 		c.TLS = ca.client(t, "b")
 		c.Peers = fixedPeers{named: []Peer{ca.serve(t, a.Handler())}}
 	})
-	got, err := b.Ensure(context.Background(), Request{Ref: "base", Policy: corev1.PullIfNotPresent})
+	got, err := b.Ensure(context.Background(), Request{Namespace: "default", Ref: "base", Policy: corev1.PullIfNotPresent})
 	must(t, err)
 	if got.Target != img.Target {
 		t.Errorf("got %s, want %s", got.Target, img.Target)
 	}
-	near, found, err := b.EnsureNearby(context.Background(), "base")
-	if err != nil || !found || near.Target != img.Target {
-		t.Errorf("nearby: %v %v %v", near.Target, found, err)
+	for _, ref := range []string{"base", "nobody:v1"} {
+		if use, err := b.EnsureNearby(context.Background(), "default", ref); err != nil || use != ref {
+			t.Errorf("nearby %s: %q, %v", ref, use, err)
+		}
 	}
-	if _, found, err := b.EnsureNearby(context.Background(), "nobody:v1"); err != nil || found {
-		t.Errorf("nearby of an unknown name: %v, %v", found, err)
+	if rec, err := b.ResolveBase(context.Background(), "docker.io/library/base:latest"); err != nil || rec.Target.Digest != img.Target {
+		t.Errorf("base: %v, %v", rec.Target, err)
 	}
 }

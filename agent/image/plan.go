@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -10,9 +11,10 @@ import (
 
 // Builds knows the Image objects of the cluster.
 type Builds interface {
-	// Lookup tells whether an Image object declares the full name ref, and
-	// which digest its last successful build had ("" if none succeeded yet).
-	Lookup(ref string) (built digest.Digest, declared bool)
+	// Lookup tells whether an Image object of the namespace declares the full
+	// name ref, and which digest its last successful build had ("" if none
+	// succeeded yet). Image objects of other namespaces do not count.
+	Lookup(ctx context.Context, namespace, ref string) (built digest.Digest, declared bool)
 }
 
 // localState is what this host has under a name.
@@ -54,7 +56,7 @@ type plan struct {
 
 // decide is the whole rule of pull policies. It is pure.
 //
-// For an image that the cluster builds, peers are its registry: even policy
+// For an image that the asking namespace has the cluster build, peers are its registry: even policy
 // Never lets the agent fetch it from another host, as Never is what users of
 // locally built images write to keep registries out.
 func decide(name string, pin digest.Digest, policy corev1.PullPolicy, here localState, built digest.Digest, declared bool) (plan, error) {

@@ -29,41 +29,41 @@ const (
 
 // pullNamed asks peers what a name means and fetches it from them. With ownOnly
 // only what the cluster built or imported counts.
-func (s *Store) pullNamed(ctx context.Context, name string, ownOnly bool, report func(Progress)) (Image, error) {
-	found, err := s.askName(ctx, name, ownOnly)
+func (s *Store) pullNamed(ctx context.Context, sub subject, ownOnly bool, report func(Progress)) (Image, error) {
+	found, err := s.askName(ctx, sub.name, ownOnly)
 	if err != nil {
 		return Image{}, err
 	}
-	if img, err := s.useLocal(ctx, name, found.Target.Digest); err == nil {
-		return img, s.record(ctx, name, found.Target, false, found.Origin)
+	if img, err := s.useLocal(ctx, sub, found.Target.Digest); err == nil {
+		return img, s.record(ctx, sub.record(), found.Target, false, found.Origin)
 	}
 	sources := s.peerSources(append(s.holders(ctx, found.Target.Digest), found.Peer))
-	return s.pull(ctx, job{name: name, target: found.Target, sources: sources, origin: found.Origin}, report)
+	return s.pull(ctx, job{sub: sub, target: found.Target, sources: sources, origin: found.Origin}, report)
 }
 
 // pullTag asks the registry what a name means, then fetches that digest from
 // peers and, for what they do not have, from the registry.
-func (s *Store) pullTag(ctx context.Context, name string, auth []Credential, report func(Progress)) (Image, error) {
-	target, reg, err := s.resolve(ctx, name, auth)
+func (s *Store) pullTag(ctx context.Context, sub subject, auth []Credential, report func(Progress)) (Image, error) {
+	target, reg, err := s.resolve(ctx, sub.name, auth)
 	if err != nil {
 		return Image{}, err
 	}
-	if img, err := s.useLocal(ctx, name, target.Digest); err == nil {
-		return img, s.record(ctx, name, target, false, "")
+	if img, err := s.useLocal(ctx, sub, target.Digest); err == nil {
+		return img, s.record(ctx, sub.record(), target, false, "")
 	}
 	sources := append(s.peerSources(s.holders(ctx, target.Digest)), reg)
-	return s.pull(ctx, job{name: name, target: target, sources: sources}, report)
+	return s.pull(ctx, job{sub: sub, target: target, sources: sources}, report)
 }
 
 // pullDigest fetches an exact version from peers, else from the registry
 // unless the cluster built it.
-func (s *Store) pullDigest(ctx context.Context, name string, pl plan, auth []Credential, report func(Progress)) (Image, error) {
-	j := job{name: name, pinned: true}
+func (s *Store) pullDigest(ctx context.Context, sub subject, pl plan, auth []Credential, report func(Progress)) (Image, error) {
+	j := job{sub: sub, pinned: true}
 	if pl.Built {
 		j.origin = OriginBuild
 	}
 	peers := s.holders(ctx, pl.Want)
-	target, err := s.askDigest(ctx, peers, pl.Want)
+	target, err := s.askDigest(ctx, peers, sub.namespace, pl.Want)
 	if err == nil {
 		j.target, j.sources = target, s.peerSources(peers)
 		img, perr := s.pull(ctx, j, report)
@@ -75,7 +75,7 @@ func (s *Store) pullDigest(ctx context.Context, name string, pl plan, auth []Cre
 	if pl.Built {
 		return Image{}, err
 	}
-	target, reg, rerr := s.resolve(ctx, repository(name)+"@"+pl.Want.String(), auth)
+	target, reg, rerr := s.resolve(ctx, repository(sub.name)+"@"+pl.Want.String(), auth)
 	if rerr != nil {
 		if errors.Is(err, errNoPeer) {
 			return Image{}, rerr
@@ -88,7 +88,7 @@ func (s *Store) pullDigest(ctx context.Context, name string, pl plan, auth []Cre
 
 // job is one image to fetch and unpack.
 type job struct {
-	name    string
+	sub     subject
 	target  ocispec.Descriptor
 	sources []source
 	pinned  bool
@@ -106,11 +106,11 @@ func (s *Store) pull(ctx context.Context, j job, report func(Progress)) (Image, 
 	if err := s.fetchAndUnpack(ctx, j, report); err != nil {
 		return Image{}, err
 	}
-	img, err := s.inspect(ctx, j.name, j.target)
+	img, err := s.inspect(ctx, j.sub.name, j.target)
 	if err != nil {
 		return Image{}, err
 	}
-	return img, s.record(ctx, j.name, j.target, j.pinned, j.origin)
+	return img, s.record(ctx, j.sub.record(), j.target, j.pinned, j.origin)
 }
 
 // unpackLocal unpacks an image whose blobs are all here.
@@ -120,7 +120,7 @@ func (s *Store) unpackLocal(ctx context.Context, name string, target ocispec.Des
 		return Image{}, err
 	}
 	defer release()
-	if err := s.fetchAndUnpack(ctx, job{name: name, target: target}, nil); err != nil {
+	if err := s.fetchAndUnpack(ctx, job{sub: subject{name: name}, target: target}, nil); err != nil {
 		return Image{}, err
 	}
 	return s.inspect(ctx, name, target)

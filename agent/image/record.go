@@ -47,7 +47,7 @@ func (s *Store) inTx(ctx context.Context, fn func(context.Context) error) error 
 	})
 }
 
-// record names an image that is present. A pinned version gets a record of its
+// record names an image that is present; name is a subject's record. A pinned version gets a record of its
 // own (name@digest) and leaves the tag alone unless nothing or the cluster's
 // current build says otherwise; else the tag moves to it.
 func (s *Store) record(ctx context.Context, name string, target ocispec.Descriptor, pinned bool, origin string) error {
@@ -55,7 +55,7 @@ func (s *Store) record(ctx context.Context, name string, target ocispec.Descript
 	if origin != "" {
 		labels[labelOrigin] = origin
 	}
-	current, _ := s.lookupBuild(name)
+	current := s.currentBuild(ctx, name)
 	err := s.inTx(ctx, func(ctx context.Context) error {
 		if pinned || origin == OriginBuild {
 			if err := s.put(ctx, images.Image{Name: canonical(name, target.Digest), Target: target, Labels: labels}); err != nil {
@@ -83,7 +83,7 @@ func (s *Store) pinRecord(ctx context.Context, name string, target ocispec.Descr
 	if want == "" {
 		return nil
 	}
-	current, _ := s.lookupBuild(name)
+	current := s.currentBuild(ctx, name)
 	if rec, err := s.images.Get(ctx, name); err == nil {
 		if rec.Target.Digest == want || (current != want && s.has(ctx, canonical(name, want))) {
 			return nil
@@ -92,7 +92,7 @@ func (s *Store) pinRecord(ctx context.Context, name string, target ocispec.Descr
 		return nil
 	}
 	origin := ""
-	if current != "" {
+	if _, _, built := splitBuilt(name); built {
 		origin = OriginBuild
 	}
 	return s.record(ctx, name, target, true, origin)
@@ -104,9 +104,10 @@ func (s *Store) has(ctx context.Context, record string) bool {
 }
 
 // Promote makes target, a complete image in the store, the meaning of all
-// names at once and ends their staging: the last act of a build. Older versions are kept while
-// containers of this host run them, plus the last two.
-func (s *Store) Promote(ctx context.Context, names []string, target ocispec.Descriptor) (Image, error) {
+// full names in a namespace at once and ends their staging: the last act of a
+// build. Older versions are kept while containers of this host run them, plus
+// the last two.
+func (s *Store) Promote(ctx context.Context, namespace string, names []string, target ocispec.Descriptor) (Image, error) {
 	ctx = s.in(ctx)
 	img, err := s.inspect(ctx, names[0], target)
 	if err != nil {
@@ -115,6 +116,7 @@ func (s *Store) Promote(ctx context.Context, names []string, target ocispec.Desc
 	labels := map[string]string{labelOrigin: OriginBuild}
 	err = s.inTx(ctx, func(ctx context.Context) error {
 		for _, name := range names {
+			name = BuiltName(namespace, name)
 			for _, rec := range []string{name, canonical(name, target.Digest)} {
 				if err := s.put(ctx, images.Image{Name: rec, Target: target, Labels: labels}); err != nil {
 					return err
@@ -130,7 +132,7 @@ func (s *Store) Promote(ctx context.Context, names []string, target ocispec.Desc
 		return Image{}, fmt.Errorf("name built image: %w", err)
 	}
 	for _, name := range names {
-		if err := s.dropOldVersions(ctx, name); err != nil {
+		if err := s.dropOldVersions(ctx, BuiltName(namespace, name)); err != nil {
 			return Image{}, err
 		}
 	}

@@ -97,7 +97,7 @@ func TestPullFromRegistry(t *testing.T) {
 	s := open(t, nil)
 	empty := count(t, s)
 	ctx := context.Background()
-	img, err := s.Ensure(ctx, Request{Ref: host + "/team/shop:v1"})
+	img, err := s.Ensure(ctx, Request{Namespace: "default", Ref: host + "/team/shop:v1"})
 	must(t, err)
 	if img.Target != fx.manifest.Digest || len(img.Config.Config.Cmd) != 1 {
 		t.Errorf("got %+v", img)
@@ -112,17 +112,17 @@ func TestPullFromRegistry(t *testing.T) {
 	// A tag that moved: IfNotPresent keeps what is here, Always follows.
 	next := newFixture(t, map[string]string{"a": "3"})
 	push(t, http.DefaultClient, "http://"+host, "", "", "team/shop", "v1", next)
-	if got, err := s.Ensure(ctx, Request{Ref: host + "/team/shop:v1", Policy: corev1.PullIfNotPresent}); err != nil || got.Target != fx.manifest.Digest {
+	if got, err := s.Ensure(ctx, Request{Namespace: "default", Ref: host + "/team/shop:v1", Policy: corev1.PullIfNotPresent}); err != nil || got.Target != fx.manifest.Digest {
 		t.Errorf("IfNotPresent: %v, %v", got.Target, err)
 	}
-	if got, err := s.Ensure(ctx, Request{Ref: host + "/team/shop:v1", Policy: corev1.PullAlways}); err != nil || got.Target != next.manifest.Digest {
+	if got, err := s.Ensure(ctx, Request{Namespace: "default", Ref: host + "/team/shop:v1", Policy: corev1.PullAlways}); err != nil || got.Target != next.manifest.Digest {
 		t.Errorf("Always: %v, %v", got.Target, err)
 	}
-	if got, err := s.Ensure(ctx, Request{Ref: host + "/team/shop@" + fx.manifest.Digest.String()}); err != nil || got.Target != fx.manifest.Digest {
+	if got, err := s.Ensure(ctx, Request{Namespace: "default", Ref: host + "/team/shop@" + fx.manifest.Digest.String()}); err != nil || got.Target != fx.manifest.Digest {
 		t.Errorf("by digest: %v, %v", got.Target, err)
 	}
 	for _, ref := range []string{"/team/shop:none", "/team/none:v1"} {
-		_, err := s.Ensure(ctx, Request{Ref: host + ref})
+		_, err := s.Ensure(ctx, Request{Namespace: "default", Ref: host + ref})
 		if !errors.Is(err, ErrPull) || !strings.Contains(err.Error(), "has no such image or tag") {
 			t.Errorf("%s: %v", ref, err)
 		}
@@ -140,7 +140,7 @@ func TestPullFromRegistry(t *testing.T) {
 // gets the image from the first.
 func registryLost(t *testing.T, _ *Store, host, _ string) {
 	a := open(t, nil)
-	img, err := a.Ensure(context.Background(), Request{Ref: host + "/team/shop:v1"})
+	img, err := a.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/team/shop:v1"})
 	must(t, err)
 	ca := newAuthority(t)
 	peers := fixedPeers{}
@@ -151,11 +151,11 @@ func registryLost(t *testing.T, _ *Store, host, _ string) {
 		// Where the registry was, nobody answers.
 		c.Registries = map[string]Registry{}
 	})
-	_, err = a.Ensure(context.Background(), Request{Ref: "127.0.0.1:1/team/shop:v1"})
+	_, err = a.Ensure(context.Background(), Request{Namespace: "default", Ref: "127.0.0.1:1/team/shop:v1"})
 	if !errors.Is(err, ErrPull) || !strings.Contains(err.Error(), "cannot be reached") {
 		t.Errorf("unreachable registry: %v", err)
 	}
-	got, err := b.Ensure(context.Background(), Request{Ref: host + "/team/shop:v1", Policy: corev1.PullIfNotPresent})
+	got, err := b.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/team/shop:v1", Policy: corev1.PullIfNotPresent})
 	if err != nil || got.Target != img.Target {
 		t.Errorf("from a peer by name: %v, %v", got.Target, err)
 	}
@@ -200,7 +200,7 @@ func TestRegistryAuth(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := open(t, func(c *Config) { c.Registries = map[string]Registry{host: {CAFile: caFile}} })
 			empty := count(t, s)
-			_, err := s.Ensure(context.Background(), Request{Ref: host + "/team/shop:v1", Auth: tt.auth})
+			_, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/team/shop:v1", Auth: tt.auth})
 			if tt.text == "" {
 				must(t, err)
 				return
@@ -218,7 +218,7 @@ func TestRegistryAuth(t *testing.T) {
 	}
 	t.Run("unknown authority", func(t *testing.T) {
 		s := open(t, nil)
-		_, err := s.Ensure(context.Background(), Request{Ref: host + "/team/shop:v1", Auth: []Credential{cred(host, "secret")}})
+		_, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/team/shop:v1", Auth: []Credential{cred(host, "secret")}})
 		if !errors.Is(err, ErrPull) {
 			t.Errorf("error: %v", err)
 		}
@@ -283,7 +283,7 @@ func TestRegistryFaults(t *testing.T) {
 			defer srv.Close()
 			s := open(t, nil)
 			empty := count(t, s)
-			_, err := s.Ensure(context.Background(), Request{Ref: srv.Listener.Addr().String() + "/x:v1"})
+			_, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: srv.Listener.Addr().String() + "/x:v1"})
 			if tt.text == "" {
 				must(t, err)
 				return
@@ -320,7 +320,7 @@ func cancelledPull(t *testing.T, img *fixture, layer digest.Digest) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() { <-reached; cancel() }()
-	if _, err := s.Ensure(ctx, Request{Ref: srv.Listener.Addr().String() + "/x:v1"}); !errors.Is(err, context.Canceled) {
+	if _, err := s.Ensure(ctx, Request{Namespace: "default", Ref: srv.Listener.Addr().String() + "/x:v1"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error: %v", err)
 	}
 	if n := count(t, s); n != empty {
@@ -341,7 +341,7 @@ func TestOnePull(t *testing.T) {
 	errs := make(chan error)
 	for range 10 {
 		go func() {
-			_, err := s.Ensure(context.Background(), Request{Ref: host + "/x:v1"})
+			_, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/x:v1"})
 			errs <- err
 		}()
 	}
@@ -366,14 +366,12 @@ func TestRefusalCounts(t *testing.T) {
 	for _, origin := range []string{"", OriginImport} {
 		a := open(t, nil)
 		img := importRootFS(t, a, "tmp", map[string]string{"a": "x"})
-		target, err := a.localTarget(a.in(context.Background()), "", img.Target)
-		must(t, err)
-		must(t, a.record(a.in(context.Background()), ref, target, false, origin))
+		must(t, a.record(a.in(context.Background()), ref, target(t, a, img), false, origin))
 		peer := ca.serve(t, a.Handler())
 		b := open(t, func(c *Config) {
 			c.TLS, c.Peers = ca.client(t, "b"), fixedPeers{named: []Peer{peer}, holders: []Peer{peer}}
 		})
-		_, err = b.Ensure(context.Background(), Request{Ref: ref, Policy: corev1.PullAlways})
+		_, err := b.Ensure(context.Background(), Request{Namespace: "default", Ref: ref, Policy: corev1.PullAlways})
 		if got := err == nil; got != (origin == OriginImport) {
 			t.Errorf("origin %q: %v", origin, err)
 		}

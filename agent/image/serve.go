@@ -15,8 +15,10 @@ import (
 // Handler is what peers ask:
 //
 //	GET, HEAD /content/{digest}   a blob, with ranges (RFC 9110); with ?verify=1
-//	                              it is checked first, and dropped if damaged
-//	GET       /content/ref/{name} what a full name means here
+//	                              it is checked first, and dropped if damaged;
+//	                              with ?namespace= it is an image, given if that
+//	                              namespace may use it
+//	GET       /content/ref/{name} what a full name means here; builds have none
 //
 // It trusts its caller: who may ask is decided where it is mounted.
 func (s *Store) Handler() http.Handler {
@@ -33,6 +35,12 @@ func (s *Store) serveBlob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := s.in(r.Context())
+	if q := r.URL.Query(); q.Has("namespace") {
+		if _, err := s.find(ctx, q.Get("namespace"), dgst); err != nil {
+			serveError(w, err)
+			return
+		}
+	}
 	ra, err := s.content.ReaderAt(ctx, ocispec.Descriptor{Digest: dgst})
 	if err != nil {
 		serveError(w, err)
@@ -64,6 +72,10 @@ func (s *Store) intact(r *http.Request, dgst digest.Digest, ra content.ReaderAt)
 func (s *Store) serveName(w http.ResponseWriter, r *http.Request) {
 	ctx := s.in(r.Context())
 	name := r.PathValue("name")
+	if _, _, built := splitBuilt(name); built {
+		serveError(w, errdefs.ErrNotFound)
+		return
+	}
 	rec, err := s.images.Get(ctx, name)
 	if err == nil {
 		_, err = s.inspect(ctx, name, rec.Target)

@@ -165,10 +165,10 @@ func TestNames(t *testing.T) {
 		t.Errorf("tag of a missing image: %v", err)
 	}
 	must(t, s.Untag(ctx, "base:v1"))
-	if _, err := s.Get(ctx, "base:v1"); !errdefs.IsNotFound(err) {
+	if _, err := s.Get(ctx, "default", "base:v1"); !errdefs.IsNotFound(err) {
 		t.Errorf("untagged image: %v", err)
 	}
-	if got, err := s.Get(ctx, "reg.example/other@"+img.Target.String()); err != nil || got.Target != img.Target {
+	if got, err := s.Get(ctx, "default", "reg.example/other@"+img.Target.String()); err != nil || got.Target != img.Target {
 		t.Errorf("by digest: %v, %v", got, err)
 	}
 	pruned, err := s.Prune(ctx, PruneOptions{})
@@ -184,16 +184,16 @@ func TestNames(t *testing.T) {
 func TestPolicies(t *testing.T) {
 	s := open(t, nil)
 	ctx := context.Background()
-	_, err := s.Ensure(ctx, Request{Ref: "none:v1", Policy: corev1.PullNever})
+	_, err := s.Ensure(ctx, Request{Namespace: "default", Ref: "none:v1", Policy: corev1.PullNever})
 	if !errors.Is(err, ErrNeverPull) || !strings.Contains(err.Error(), "none:v1 is not on this host") {
 		t.Errorf("Never: %v", err)
 	}
-	if _, err = s.Ensure(ctx, Request{Ref: "No Such"}); !errors.Is(err, ErrInvalidName) {
+	if _, err = s.Ensure(ctx, Request{Namespace: "default", Ref: "No Such"}); !errors.Is(err, ErrInvalidName) {
 		t.Errorf("bad name: %v", err)
 	}
 	img := importRootFS(t, s, "own", map[string]string{"a": "x"})
 	for _, policy := range []corev1.PullPolicy{"", corev1.PullAlways, corev1.PullNever, corev1.PullIfNotPresent} {
-		got, err := s.Ensure(ctx, Request{Ref: "own", Policy: policy})
+		got, err := s.Ensure(ctx, Request{Namespace: "default", Ref: "own", Policy: policy})
 		if err != nil || got.Target != img.Target || got.ChainID == "" {
 			t.Errorf("policy %q of an imported image: %+v, %v", policy, got, err)
 		}

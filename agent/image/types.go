@@ -10,6 +10,9 @@ import (
 
 // Request asks for an image to be present and unpacked.
 type Request struct {
+	// Namespace is that of the pod that asks: Image objects of it, and no other,
+	// decide whether Ref means a build of the cluster. "" means none does.
+	Namespace string
 	// Ref is the name as the user wrote it: shop, shop:v1, host/shop@sha256:….
 	Ref string
 	// Pin, if set, is the digest that Ref has to mean (a cluster-built image).

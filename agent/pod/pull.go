@@ -25,7 +25,7 @@ const notBuiltRetry = 2 * time.Second
 func (w *worker) pull(c *Container) {
 	c.Op, c.Image.Busy = Pulling, true
 	spec := c.Spec
-	req := image.Request{Ref: spec.Image, Pin: w.pin(c), Policy: spec.ImagePullPolicy}
+	req := image.Request{Namespace: w.view.Pod.Namespace, Ref: spec.Image, Pin: w.pin(c), Policy: spec.ImagePullPolicy}
 	pod := w.pod()
 	ctx := w.setUpCtx
 	w.async(func() func() {

@@ -248,6 +248,9 @@ func (w *world) ExecSync(context.Context, string, []string, time.Duration) ([]by
 type images struct{ *world }
 
 func (w images) Ensure(_ context.Context, req image.Request) (image.Image, error) {
+	if req.Namespace != "default" {
+		w.t.Errorf("image asked for in namespace %q, want the pod's", req.Namespace)
+	}
 	err := w.do("pull", func() error { return w.imageErr })
 	if req.Pin == "" {
 		req.Pin = "sha256:1"

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// byTag finds Images by the normalised form of each of their tags.
+	// byTag finds Images by namespace/tag, for the normalised form of each tag.
 	byTag = "tag"
 	// byImageDigest finds Nodes by the digest of each image they hold.
 	byImageDigest = "imageDigest"
@@ -27,6 +27,8 @@ const (
 type clusterBuilds struct {
 	images cache.Indexer
 }
+
+var _ image.Builds = clusterBuilds{}
 
 // indexImagesByTag prepares an Image informer for clusterBuilds.
 func indexImagesByTag(informer cache.SharedIndexInformer) error {
@@ -38,17 +40,17 @@ func indexImagesByTag(informer cache.SharedIndexInformer) error {
 		var names []string
 		for _, tag := range img.Spec.Tags {
 			if name, err := v1alpha1.NormalizeTag(tag); err == nil {
-				names = append(names, name)
+				names = append(names, img.Namespace+"/"+name)
 			}
 		}
 		return names, nil
 	}})
 }
 
-// Lookup implements image.Builds. Where Images of several namespaces claim one
-// name, the oldest claim counts, so that nobody can take a name over.
-func (b clusterBuilds) Lookup(ref string) (digest.Digest, bool) {
-	objs, err := b.images.ByIndex(byTag, ref)
+// Lookup implements image.Builds: an Image speaks for its own namespace alone.
+// Where several Images of it claim one name, the oldest claim counts.
+func (b clusterBuilds) Lookup(_ context.Context, namespace, ref string) (digest.Digest, bool) {
+	objs, err := b.images.ByIndex(byTag, namespace+"/"+ref)
 	if err != nil || len(objs) == 0 {
 		return "", false
 	}
