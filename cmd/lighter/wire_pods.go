@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -49,9 +49,16 @@ func (h *host) openPods(ctx context.Context, network *hostNetwork) error {
 	return nil
 }
 
-// requestToken makes tokens for projected service account volumes.
-func (h *host) requestToken(ctx context.Context, namespace, account string, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
-	return h.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+// requestToken makes tokens for projected service account volumes. The API server
+// allows them once its own caches show the pod on this node, which may be some
+// milliseconds after this host has seen it.
+func (h *host) requestToken(ctx context.Context, namespace, account string, request *authenticationv1.TokenRequest) (token *authenticationv1.TokenRequest, err error) {
+	patience := wait.Backoff{Duration: 5 * time.Millisecond, Factor: 2, Steps: 9} // 2.5 s
+	retryErr := retry.OnError(patience, apierrors.IsForbidden, func() error {
+		token, err = h.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+		return err
+	})
+	return token, retryErr
 }
 
 // podNetwork attaches pods to the overlay.
