@@ -7,6 +7,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,12 +161,114 @@ func TestPeersComeAndGo(t *testing.T) {
 	join(t, ns...)
 	ping(t, ns[0], 2)
 	ping(t, ns[2], 1)
+	gone := ns[1].r.Self()
+	if held := entries(t, ns[0]); held.count() != 6 || !held.names(gone) {
+		t.Fatalf("%+v, want three entries for each of two peers", held)
+	}
 	join(t, ns[0], ns[2])
 	ping(t, ns[0], 2)
-	rs, err := ns[0].Routes(device(t, ns[0]).Index)
+	if held := entries(t, ns[0]); held.count() != 3 || held.names(gone) {
+		t.Fatalf("%+v, want nothing of the host that left", held)
+	}
+	if err := send(ns[0], 1, 84); err == nil {
+		t.Fatal("a host that left answered")
+	}
+}
+
+// held is what the kernel has for the device because of peers.
+type held struct {
+	Routes     []netns.Route
+	Neighbours []netns.Neighbour
+	FDB        []netns.FDBEntry
+}
+
+func entries(t *testing.T, n *node) held {
+	t.Helper()
+	index := device(t, n).Index
+	var h held
+	var errs [3]error
+	h.Routes, errs[0] = n.Routes(index)
+	h.Neighbours, errs[1] = n.Neighbours(index)
+	h.FDB, errs[2] = n.FDB(index)
+	netnstest.Must(t, errors.Join(errs[:]...))
+	return h
+}
+
+func (h held) count() int { return len(h.Routes) + len(h.Neighbours) + len(h.FDB) }
+
+// names tells whether any entry is about a peer.
+func (h held) names(p vxlan.Peer) bool {
+	return slices.ContainsFunc(h.Routes, func(r netns.Route) bool { return r.Dst == p.PodCIDR }) ||
+		slices.ContainsFunc(h.Neighbours, func(n netns.Neighbour) bool { return n.MAC == p.VTEPMAC }) ||
+		slices.ContainsFunc(h.FDB, func(f netns.FDBEntry) bool { return f.MAC == p.VTEPMAC || f.Remote == p.UnderlayIP })
+}
+
+// TestAdoptionChangesOnlyWhatIsWrong: after a restart what is right stays as it
+// is, told by the kernel's own messages, and what belongs to no peer goes.
+func TestAdoptionChangesOnlyWhatIsWrong(t *testing.T) {
+	_, ns := nodes(t, 3)
+	join(t, ns...)
+	before, dev := entries(t, ns[0]), device(t, ns[0])
+	stale := vxlan.Peer{PodCIDR: netip.MustParsePrefix("10.42.99.0/24"), VTEPMAC: netns.MAC{2, 9, 9, 9, 9, 9}, UnderlayIP: netip.MustParseAddr("10.99.0.99")}
+	netnstest.Must(t, ns[0].SetNeighbour(netns.Neighbour{Link: dev.Index, IP: stale.PodCIDR.Addr(), MAC: stale.VTEPMAC}))
+	netnstest.Must(t, ns[0].SetFDB(netns.FDBEntry{Link: dev.Index, MAC: stale.VTEPMAC, Remote: stale.UnderlayIP}))
+	netnstest.Must(t, ns[0].SetRoute(netns.Route{
+		Dst: stale.PodCIDR, Gateway: stale.PodCIDR.Addr(), Onlink: true, Link: dev.Index, Protocol: netns.ProtocolLighter,
+	}))
+	told := watch(t, ns[0])
+	ns[0].start(t) // the peers are those on disk
+	join(t, ns...)
+	if after := entries(t, ns[0]); !reflect.DeepEqual(after, before) {
+		t.Errorf("after the restart:\n%+v\nbefore:\n%+v", after, before)
+	}
+	if now := device(t, ns[0]); now != dev {
+		t.Errorf("device %+v, was %+v", now, dev)
+	}
+	// The kernel orders its messages: when the mark is told, all before it were.
+	netnstest.Output(t, ns[0].Path, "ip", "neigh", "add", "10.42.98.7", "lladdr", "02:00:00:00:00:98", "dev", "lighter.vx", "nud", "permanent")
+	var lines []string
+	netnstest.Eventually(t, 5*time.Second, "the mark is told", func() bool {
+		lines = told()
+		return strings.Contains(strings.Join(lines, "\n"), "10.42.98.7")
+	})
+	for _, line := range lines {
+		if strings.Contains(line, "10.42.98.7") || strings.Contains(line, "10.42.99.0") || strings.Contains(line, "02:09:09:09:09:09") {
+			continue
+		}
+		t.Errorf("something that was right was touched: %s", line)
+	}
+	if len(lines) < 4 {
+		t.Errorf("want the three removals and the mark: %q", lines)
+	}
+}
+
+// watch follows what changes in a namespace: links, addresses, routes,
+// neighbours and forwarding entries, a line each.
+func watch(t *testing.T, n *node) func() []string {
+	t.Helper()
+	out, err := os.Create(filepath.Join(t.TempDir(), "monitor"))
 	netnstest.Must(t, err)
-	if len(rs) != 1 {
-		t.Fatalf("routes %v", rs)
+	cmd := exec.Command("nsenter", "--net="+n.Path, "ip", "-o", "monitor", "link", "address", "route", "neigh")
+	cmd.Stdout = out
+	netnstest.Must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = out.Close()
+	})
+	all := func() []string {
+		raw, err := os.ReadFile(out.Name())
+		netnstest.Must(t, err)
+		return strings.FieldsFunc(string(raw), func(r rune) bool { return r == '\n' })
+	}
+	// It listens when it tells of a first change.
+	netnstest.Eventually(t, 5*time.Second, "the monitor listens", func() bool {
+		netnstest.Output(t, n.Path, "ip", "neigh", "replace", "10.42.97.9", "lladdr", "02:00:00:00:00:97", "dev", "lighter.vx", "nud", "permanent")
+		netnstest.Output(t, n.Path, "ip", "neigh", "del", "10.42.97.9", "dev", "lighter.vx")
+		return len(all()) > 0
+	})
+	return func() []string {
+		return slices.DeleteFunc(all(), func(line string) bool { return strings.Contains(line, "10.42.97.9") })
 	}
 }
 
