@@ -162,7 +162,7 @@ func TestFailingStep(t *testing.T) {
 	if last := ev[len(ev)-1]; !strings.HasPrefix(last, "Warning BuildFailed") {
 		t.Errorf("last event: %q", last)
 	}
-	if after := h.settled(); after != before {
+	if after := h.back(before); after != before {
 		t.Errorf("a failed build left something:\nbefore %+v\nafter  %+v", before, after)
 	}
 }

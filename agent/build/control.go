@@ -12,6 +12,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"lighter.dev/lighter/api/v1alpha1"
@@ -30,8 +31,35 @@ type buildServer struct {
 
 // Session carries the client's folder; BuildKit calls back through it.
 func (c *buildServer) Session(stream grpc.BidiStreamingServer[controlapi.BytesMessage, controlapi.BytesMessage]) error {
-	return c.engine.Session(stream)
+	return c.engine.Session(scopedSession{stream, scopeSharedKey(stream.Context(), c.namespace)})
 }
+
+// sharedKeyHeader is the session header (session.headerSessionSharedKey) by which
+// BuildKit finds the copy of the client's folder that it kept from last time.
+const sharedKeyHeader = "x-docker-expose-session-sharedkey"
+
+// scopeSharedKey puts the namespace in front of the client's key. Clients choose
+// it; with another namespace's, one could have its files by naming their sizes
+// and times only.
+func scopeSharedKey(ctx context.Context, namespace string) context.Context {
+	md, _ := metadata.FromIncomingContext(ctx)
+	md = md.Copy()
+	key := ""
+	if all := md.Get(sharedKeyHeader); len(all) > 0 {
+		key = all[0]
+	}
+	md.Set(sharedKeyHeader, namespace+"/"+key)
+	return metadata.NewIncomingContext(ctx, md)
+}
+
+// scopedSession is a session's stream with another context.
+type scopedSession struct {
+	grpc.BidiStreamingServer[controlapi.BytesMessage, controlapi.BytesMessage]
+	ctx context.Context
+}
+
+// Context carries the client's headers.
+func (s scopedSession) Context() context.Context { return s.ctx }
 
 // Status sends progress.
 func (c *buildServer) Status(req *controlapi.StatusRequest, stream grpc.ServerStreamingServer[controlapi.StatusResponse]) error {

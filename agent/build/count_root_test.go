@@ -86,6 +86,17 @@ func (h *host) settled() tally {
 	return last
 }
 
+// back counts again until the host has what it had before: BuildKit lets go of
+// the file system of a failed step some time after it has answered.
+func (h *host) back(before tally) tally {
+	h.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if now := h.tally(); now == before || time.Now().After(deadline) {
+			return now
+		}
+	}
+}
+
 // eventually polls until cond holds.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	"google.golang.org/grpc/metadata"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -98,5 +99,23 @@ func TestApplyOutcome(t *testing.T) {
 	}
 	if meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ImageBuilding) {
 		t.Error("still building")
+	}
+}
+
+// TestSharedKeyIsOfTheNamespace: the header as BuildKit's client sends it, plain
+// or encoded, and one that a client sends twice or not at all.
+func TestSharedKeyIsOfTheNamespace(t *testing.T) {
+	for _, sent := range []metadata.MD{
+		metadata.Pairs(sharedKeyHeader, "key"), metadata.Pairs("X-Docker-Expose-Session-Sharedkey", "key", sharedKeyHeader, "team-a/key"),
+	} {
+		ctx := scopeSharedKey(metadata.NewIncomingContext(t.Context(), sent), "team-b")
+		md, _ := metadata.FromIncomingContext(ctx)
+		if got := md.Get(sharedKeyHeader); len(got) != 1 || got[0] != "team-b/key" {
+			t.Errorf("%v became %q", sent, got)
+		}
+	}
+	md, _ := metadata.FromIncomingContext(scopeSharedKey(t.Context(), "team-b"))
+	if got := md.Get(sharedKeyHeader); len(got) != 1 || got[0] != "team-b/" {
+		t.Errorf("without a key: %q", got)
 	}
 }
