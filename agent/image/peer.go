@@ -121,8 +121,24 @@ func (s *Store) askName(ctx context.Context, name string, ownOnly bool) (named, 
 	return named{}, errors.Join(append(errs, errNoPeer)...)
 }
 
+// askVersion asks peers for an exact version, and tells whose it is: one that
+// nobody declares is asked for as everybody's first, then as a build of the
+// namespace whose Image is gone. What one namespace built is recorded as its.
+func (s *Store) askVersion(ctx context.Context, peers []Peer, sub subject, want digest.Digest) (ocispec.Descriptor, subject, error) {
+	if !sub.built {
+		target, err := s.askDigest(ctx, peers, "", want)
+		if err == nil || sub.namespace == "" || ctx.Err() != nil || errors.Is(err, errNoPeer) {
+			return target, sub, err
+		}
+		sub.built = true
+	}
+	target, err := s.askDigest(ctx, peers, sub.namespace, want)
+	return target, sub, err
+}
+
 // askDigest gets the index or manifest of an exact version from the first peer
-// that sends the right bytes. Peers give a namespace what it may use, see find. They travel on inside the descriptor.
+// that sends the right bytes. They travel on inside the descriptor. Peers give
+// a namespace what it may use, see find.
 func (s *Store) askDigest(ctx context.Context, peers []Peer, namespace string, want digest.Digest) (ocispec.Descriptor, error) {
 	if err := want.Validate(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%w: digest %q: %w", ErrInvalidName, want, err)

@@ -56,9 +56,9 @@ type plan struct {
 
 // decide is the whole rule of pull policies. It is pure.
 //
-// For an image that the asking namespace has the cluster build, peers are its registry: even policy
-// Never lets the agent fetch it from another host, as Never is what users of
-// locally built images write to keep registries out.
+// For an image that the asking namespace has the cluster build, peers are its
+// registry: even policy Never lets the agent fetch it from another host, as
+// Never is what users of locally built images write to keep registries out.
 func decide(name string, pin digest.Digest, policy corev1.PullPolicy, here localState, built digest.Digest, declared bool) (plan, error) {
 	if policy == "" {
 		policy = defaultPolicy(name, pin)

@@ -58,14 +58,13 @@ func (s *Store) pullTag(ctx context.Context, sub subject, auth []Credential, rep
 // pullDigest fetches an exact version from peers, else from the registry
 // unless the cluster built it.
 func (s *Store) pullDigest(ctx context.Context, sub subject, pl plan, auth []Credential, report func(Progress)) (Image, error) {
-	j := job{sub: sub, pinned: true}
-	if pl.Built {
-		j.origin = OriginBuild
-	}
 	peers := s.holders(ctx, pl.Want)
-	target, err := s.askDigest(ctx, peers, sub.namespace, pl.Want)
+	target, owner, err := s.askVersion(ctx, peers, sub, pl.Want)
 	if err == nil {
-		j.target, j.sources = target, s.peerSources(peers)
+		j := job{sub: owner, target: target, sources: s.peerSources(peers), pinned: true}
+		if owner.built {
+			j.origin = OriginBuild
+		}
 		img, perr := s.pull(ctx, j, report)
 		if perr == nil || pl.Built || ctx.Err() != nil {
 			return img, perr
@@ -82,8 +81,7 @@ func (s *Store) pullDigest(ctx context.Context, sub subject, pl plan, auth []Cre
 		}
 		return Image{}, errors.Join(err, rerr)
 	}
-	j.target, j.sources = target, []source{reg}
-	return s.pull(ctx, j, report)
+	return s.pull(ctx, job{sub: sub, target: target, sources: []source{reg}, pinned: true}, report)
 }
 
 // job is one image to fetch and unpack.

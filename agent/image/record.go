@@ -47,9 +47,9 @@ func (s *Store) inTx(ctx context.Context, fn func(context.Context) error) error 
 	})
 }
 
-// record names an image that is present; name is a subject's record. A pinned version gets a record of its
-// own (name@digest) and leaves the tag alone unless nothing or the cluster's
-// current build says otherwise; else the tag moves to it.
+// record names an image that is present; name is a subject's record. A pinned
+// version gets a record of its own (name@digest) and leaves the tag alone unless
+// nothing or the cluster's current build says otherwise; else the tag moves to it.
 func (s *Store) record(ctx context.Context, name string, target ocispec.Descriptor, pinned bool, origin string) error {
 	labels := map[string]string{}
 	if origin != "" {

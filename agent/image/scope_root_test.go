@@ -132,6 +132,14 @@ func TestPeersKeepNamespacesApart(t *testing.T) {
 	if _, err := b.Ensure(ctx, Request{Namespace: "team-b", Ref: "shop"}); !errors.Is(err, ErrPull) {
 		t.Errorf("team-b, now that this host has it: %v", err)
 	}
+	// A build whose Image is gone reaches its pods on other hosts as its
+	// namespace's still: there, too, the digest is of no use to others.
+	c := open(t, func(c *Config) { c.TLS, c.Peers = ca.client(t, "c"), fixedPeers{holders: []Peer{peer}} })
+	_, err := c.Ensure(ctx, Request{Namespace: "team-a", Ref: "127.0.0.1:1/shop:v1", Pin: img.Target})
+	must(t, err)
+	if _, err := c.Ensure(ctx, Request{Namespace: "team-b", Ref: "127.0.0.1:1/shop:v1", Pin: img.Target}); !errors.Is(err, ErrPull) {
+		t.Errorf("by digest on a host that pulled it for its namespace: %v", err)
+	}
 	resp, err := askPeer(ctx, b.peers, http.MethodGet, peer, "/content/"+img.Manifest.String(), 0)
 	must(t, err)
 	must(t, resp.Body.Close())
