@@ -86,7 +86,7 @@ func (o *agentDaemonOptions) run(ctx context.Context) error {
 	if u, err := url.Parse(o.server); err != nil || u.Scheme != "https" || u.Host == "" {
 		return usageError{fmt.Errorf("--server %q: want the URL of the cluster's API, https://HOST:6443", o.server)}
 	}
-	host, err := newHost(o.agentOptions, givenCluster{o.server, o.token}, log)
+	host, err := newHost(o.agentOptions, joinable{url: o.server, token: o.token}, log)
 	if err != nil {
 		return err
 	}
@@ -94,12 +94,6 @@ func (o *agentDaemonOptions) run(ctx context.Context) error {
 	_ = sdNotify(notifyStopping)
 	return err
 }
-
-// givenCluster is a cluster that the user named.
-type givenCluster struct{ server, join string }
-
-func (c givenCluster) URL() string                           { return c.server }
-func (c givenCluster) Token(context.Context) (string, error) { return c.join, nil }
 
 // address is this host's address towards a server (or towards others in
 // general, if there is no server).

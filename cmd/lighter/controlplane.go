@@ -116,22 +116,15 @@ func (p *controlPlane) assemble(ctx context.Context) error {
 	return errors.Join(w.errs...)
 }
 
-// ownCluster is the cluster of a control plane, for the agent in its process,
-// which joins like any other and has no more rights than any other.
-type ownCluster struct {
-	plane *controlPlane
-	url   string
-}
-
-func (c ownCluster) URL() string { return c.url }
-
-func (c ownCluster) Token(ctx context.Context) (string, error) {
+// newToken lets the agent in this process join like any other; it has no more
+// rights than any other.
+func (p *controlPlane) newToken(ctx context.Context) (string, error) {
 	select {
-	case <-c.plane.Ready():
+	case <-p.Ready():
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	return token.Create(ctx, c.plane.api.Client(), c.plane.authority.PEM, token.Options{TTL: time.Minute, Description: "the server's own agent"})
+	return token.Create(ctx, p.api.Client(), p.authority.PEM, token.Options{TTL: time.Minute, Description: "the server's own agent"})
 }
 
 // Ready is closed when the API can be used.

@@ -27,11 +27,11 @@ import (
 )
 
 // joinable is a cluster that a host can be a member of.
-type joinable interface {
-	// URL is where its API is served.
-	URL() string
-	// Token is a join token. It is asked for on the first join only.
-	Token(ctx context.Context) (string, error)
+type joinable struct {
+	url string // of its API
+	// token is a join token, newToken makes one when it is needed and token is "".
+	token    string
+	newToken func(ctx context.Context) (string, error)
 }
 
 // host is an agent: everything that one member of a cluster runs. Its parts are
@@ -65,7 +65,7 @@ func newHost(options agentOptions, cluster joinable, log *slog.Logger) (*host, e
 	if err := options.check(); err != nil {
 		return nil, err
 	}
-	ip, err := options.address(cluster.URL())
+	ip, err := options.address(cluster.url)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--node-ip: %w", err)}
 	}
@@ -104,12 +104,9 @@ func (h *host) ended(ctx context.Context, err error) error {
 
 // join makes the host a member, or finds that it is one, and makes its clients.
 func (h *host) join(ctx context.Context) error {
-	token, err := h.cluster.Token(ctx)
-	if err != nil {
-		return err
-	}
+	var err error
 	h.identity, err = identity.Bootstrap(ctx, identity.Config{
-		Server: h.cluster.URL(), Token: token, NodeName: h.options.nodeName, NodeIPs: []netip.Addr{h.ip},
+		Server: h.cluster.url, Token: h.cluster.token, NewToken: h.cluster.newToken, NodeName: h.options.nodeName, NodeIPs: []netip.Addr{h.ip},
 		Dir: h.dir("identity"), Log: h.logOf("identity"),
 	})
 	if err != nil {

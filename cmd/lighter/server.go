@@ -101,7 +101,7 @@ func (o *serverOptions) run(ctx context.Context) error {
 		return nil
 	})
 	if !o.noAgent {
-		host, err := newHost(o.agent, ownCluster{plane, settings.url()}, log)
+		host, err := newHost(o.agent, joinable{url: settings.url(), newToken: plane.newToken}, log)
 		if err != nil {
 			return err
 		}
