@@ -71,7 +71,7 @@ func (w *worker) pulled(c *Container, spec *corev1.Container, img image.Image, e
 	c.Image.fail(err, time.Now(), first, limit)
 	if !known {
 		w.log.Warn("Cannot get image", "container", spec.Name, "image", spec.Image, "err", err)
-		w.containerEvent(w.view.Pod, spec, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", spec.Image, err))
+		w.containerEvent(w.view.Pod, spec, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", spec.Image, pullText(err)))
 		w.containerEvent(w.view.Pod, spec, corev1.EventTypeWarning, "Failed", "Error: "+pullReason(err))
 	}
 }
@@ -85,6 +85,9 @@ func pullReason(err error) string {
 	}
 	return image.ErrPull.Error()
 }
+
+// pullText is the error without the reason, which stands beside it everywhere.
+func pullText(err error) string { return strings.TrimPrefix(err.Error(), pullReason(err)+": ") }
 
 // pin is the digest the image has to have: that of the attempt before, so that
 // a restart never changes what runs, else that of the pod's annotation.

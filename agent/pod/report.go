@@ -87,10 +87,10 @@ func (w *worker) waitingState(c *Container, blocked bool) *corev1.ContainerState
 	}
 	switch {
 	case c.Image.Err != nil && !c.Image.Done:
-		wait.Reason, wait.Message = pullReason(c.Image.Err), c.Image.Err.Error()
+		wait.Reason, wait.Message = pullReason(c.Image.Err), pullText(c.Image.Err)
 		if wait.Reason == image.ErrPull.Error() && c.Image.Failures > 1 {
 			wait.Reason = "ImagePullBackOff"
-			wait.Message = fmt.Sprintf("Back-off pulling image %q: %v", c.Spec.Image, c.Image.Err)
+			wait.Message = fmt.Sprintf("Back-off pulling image %q: %s", c.Spec.Image, pullText(c.Image.Err))
 		}
 	case c.Start.Err != nil:
 		wait.Reason, wait.Message = reasonRun, c.Start.Err.Error()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/informers"
@@ -129,7 +130,7 @@ func (h *host) join(ctx context.Context) error {
 	h.images = lighterinformers.NewSharedInformerFactory(h.own, 0)
 	return errors.Join(
 		indexNodesByImage(h.informers.Core().V1().Nodes().Informer()),
-		indexImagesByTag(h.images.Lighter().V1alpha1().Images().Informer()),
+		indexImages(h.images.Lighter().V1alpha1().Images().Informer()),
 	)
 }
 
@@ -165,6 +166,14 @@ func (h *host) open(ctx context.Context) error {
 	return err
 }
 
+func (h *host) peers() peerHolders {
+	return peerHolders{
+		nodes:  h.informers.Core().V1().Nodes().Informer().GetIndexer(),
+		images: h.images.Lighter().V1alpha1().Images().Informer().GetIndexer(),
+		self:   h.options.nodeName, alive: h.alive,
+	}
+}
+
 func (h *host) nodeConfig() node.Config {
 	labels, _ := h.options.nodeLabels() // checked in newHost
 	taints, _ := h.options.nodeTaints()
@@ -191,6 +200,7 @@ func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func())
 	if err := h.openPods(ctx, network); err != nil {
 		return err
 	}
+	h.awaitImages(ctx)
 	assigner, err := h.openAssigner()
 	if err != nil {
 		return err
@@ -211,6 +221,15 @@ func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func())
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// awaitImages lets pods wait until this host knows what the cluster builds, lest
+// it ask a registry for such a name; but not for long, as the API may be away.
+func (h *host) awaitImages(ctx context.Context) {
+	const patience = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	h.images.WaitForCacheSync(ctx.Done())
 }
 
 // close gives up what is open; everything on the disk is whole at any time.

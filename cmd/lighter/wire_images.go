@@ -19,6 +19,8 @@ import (
 const (
 	// byTag finds Images by namespace/tag, for the normalised form of each tag.
 	byTag = "tag"
+	// byBuiltDigest finds Images by the digest of their last successful build.
+	byBuiltDigest = "builtDigest"
 	// byImageDigest finds Nodes by the digest of each image they hold.
 	byImageDigest = "imageDigest"
 )
@@ -30,21 +32,30 @@ type clusterBuilds struct {
 
 var _ image.Builds = clusterBuilds{}
 
-// indexImagesByTag prepares an Image informer for clusterBuilds.
-func indexImagesByTag(informer cache.SharedIndexInformer) error {
-	return informer.AddIndexers(cache.Indexers{byTag: func(obj any) ([]string, error) {
-		img, ok := obj.(*v1alpha1.Image)
-		if !ok {
-			return nil, fmt.Errorf("index Images by tag: unexpected %T", obj)
-		}
-		var names []string
-		for _, tag := range img.Spec.Tags {
-			if name, err := v1alpha1.NormalizeTag(tag); err == nil {
-				names = append(names, img.Namespace+"/"+name)
+// indexImages prepares an Image informer for clusterBuilds and peerHolders.
+func indexImages(informer cache.SharedIndexInformer) error {
+	return informer.AddIndexers(cache.Indexers{
+		byTag: func(obj any) ([]string, error) {
+			img, ok := obj.(*v1alpha1.Image)
+			if !ok {
+				return nil, fmt.Errorf("index Images by tag: unexpected %T", obj)
 			}
-		}
-		return names, nil
-	}})
+			var names []string
+			for _, tag := range img.Spec.Tags {
+				if name, err := v1alpha1.NormalizeTag(tag); err == nil {
+					names = append(names, img.Namespace+"/"+name)
+				}
+			}
+			return names, nil
+		},
+		byBuiltDigest: func(obj any) ([]string, error) {
+			img, ok := obj.(*v1alpha1.Image)
+			if !ok {
+				return nil, fmt.Errorf("index Images by digest: unexpected %T", obj)
+			}
+			return []string{img.Status.Digest}, nil
+		},
+	})
 }
 
 // Lookup implements image.Builds: an Image speaks for its own namespace alone.
@@ -65,11 +76,12 @@ func (b clusterBuilds) Lookup(_ context.Context, namespace, ref string) (digest.
 }
 
 // peerHolders finds the other agents that hold an image, from what the nodes
-// report. It works from the informer's cache, so also while the control plane
+// report and from where Images were built: right after a build its node has not
+// reported yet. It works from informers' caches, so also while the control plane
 // is away.
 type peerHolders struct {
-	nodes cache.Indexer
-	self  string
+	nodes, images cache.Indexer
+	self          string
 	// alive tells whether a node answers now.
 	alive func(node string) bool
 }
@@ -94,23 +106,40 @@ func indexNodesByImage(informer cache.SharedIndexInformer) error {
 	}})
 }
 
-// Holders implements image.PeerFinder.
+// Holders implements image.PeerFinder. Those that answer come first.
 func (p peerHolders) Holders(_ context.Context, dgst digest.Digest) []image.Peer {
-	objs, err := p.nodes.ByIndex(byImageDigest, dgst.String())
-	if err != nil {
-		return nil
-	}
-	var peers []image.Peer
-	for _, obj := range objs {
-		node := obj.(*corev1.Node)
+	var near, far []image.Peer
+	for _, node := range p.nodesWith(dgst.String()) {
 		addr := nodeAddress(node)
-		if node.Name == p.self || addr == "" || !p.alive(node.Name) {
+		if node.Name == p.self || addr == "" {
 			continue
 		}
-		port := int(node.Status.DaemonEndpoints.KubeletEndpoint.Port)
-		peers = append(peers, image.Peer{Name: node.Name, URL: "https://" + net.JoinHostPort(addr, strconv.Itoa(port))})
+		port := strconv.Itoa(int(node.Status.DaemonEndpoints.KubeletEndpoint.Port))
+		peer := image.Peer{Name: node.Name, URL: "https://" + net.JoinHostPort(addr, port)}
+		if p.alive(node.Name) {
+			near = append(near, peer)
+		} else {
+			far = append(far, peer)
+		}
 	}
-	return peers
+	return append(near, far...)
+}
+
+// nodesWith are the nodes that hold a digest, as far as the cluster knows.
+func (p peerHolders) nodesWith(dgst string) map[string]*corev1.Node {
+	found := map[string]*corev1.Node{}
+	reported, _ := p.nodes.ByIndex(byImageDigest, dgst) // the index exists
+	for _, obj := range reported {
+		node := obj.(*corev1.Node)
+		found[node.Name] = node
+	}
+	built, _ := p.images.ByIndex(byBuiltDigest, dgst)
+	for _, obj := range built {
+		if node, ok, _ := p.nodes.GetByKey(obj.(*v1alpha1.Image).Status.NodeName); ok {
+			found[node.(*corev1.Node).Name] = node.(*corev1.Node)
+		}
+	}
+	return found
 }
 
 // nodeAddress is the node's InternalIP, or "".
