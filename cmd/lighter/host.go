@@ -148,7 +148,7 @@ func (h *host) open(ctx context.Context) error {
 	group.Go(func() (err error) {
 		h.store, err = image.Open(ctx, image.Config{
 			Root: h.dir("images"), Snapshotter: h.options.storageDriver,
-			Peers:  peerHolders{nodes: h.informers.Core().V1().Nodes().Informer().GetIndexer(), self: h.options.nodeName, alive: h.alive},
+			Peers:  h.peers(),
 			TLS:    h.identity.ClientTLS(),
 			Builds: clusterBuilds{h.images.Lighter().V1alpha1().Images().Informer().GetIndexer()},
 			Log:    h.logOf("image"),
