@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -87,6 +88,9 @@ func mountHost(dir string) error {
 	if err := unix.Unmount(RunRoot, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("let go of %s: %w", RunRoot, err)
 	}
+	if err := hideHybrid(); err != nil {
+		return err
+	}
 	varDir := filepath.Join(dir, "var")
 	for _, sub := range []string{"lib/lighter", "log/pods", "tmp", "cache", "spool"} {
 		if err := os.MkdirAll(filepath.Join(varDir, sub), 0o755); err != nil {
@@ -117,6 +121,26 @@ func mountHost(dir string) error {
 		}
 	}
 	return os.MkdirAll("/run/lock", 0o1777)
+}
+
+// hideHybrid takes an empty cgroup v2 tree that stands beside those of v1 out of
+// the host's sight: crun, which is faster than runc, does not work with both.
+func hideHybrid() error {
+	trees, err := mountedHierarchies()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(trees, func(h hierarchy) bool { return !h.v2 }) {
+		return nil
+	}
+	for _, tree := range trees {
+		if tree.v2 {
+			if err := unix.Unmount(tree.mount, unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("hide %s: %w", tree.mount, err)
+			}
+		}
+	}
+	return nil
 }
 
 func fdPath(file *os.File) string { return fmt.Sprintf("/proc/thread-self/fd/%d", file.Fd()) }
