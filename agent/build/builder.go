@@ -130,7 +130,7 @@ func (b *Builder) recover(ctx context.Context, left []entry) error {
 	e, leave, err := b.enter()
 	if err != nil {
 		b.log.Warn("leftovers of an unfinished build stay until the build engine can start", "error", err)
-		return nil //nolint:nilerr // a host without a runtime still has to start
+		return nil // a host without a runtime still has to start
 	}
 	defer leave()
 	return e.dropUnfinished(ctx)

@@ -23,11 +23,10 @@ const (
 // the instruction, what went wrong, and the end of the step's output.
 func failureMessage(err error, output *outputTail) string {
 	var b strings.Builder
-	for _, src := range errdefs.Sources(err) {
-		if where := sourceLine(src); where != "" {
+	if sources := errdefs.Sources(err); len(sources) > 0 {
+		if where := sourceLine(sources[0]); where != "" {
 			b.WriteString(where + ": ")
 		}
-		break
 	}
 	b.WriteString(strings.TrimPrefix(err.Error(), "failed to solve: "))
 	var vertex *errdefs.VertexError

@@ -46,7 +46,7 @@ func TestNamespacesBuildApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		known.by[namespace] = res.Digest
-		res, err = build(namespace, "child", "FROM "+tag+"\nRUN test $(cat /who) = "+namespace+"\nCOPY --from="+tag+" /who /copy\n")
+		_, err = build(namespace, "child", "FROM "+tag+"\nRUN test $(cat /who) = "+namespace+"\nCOPY --from="+tag+" /who /copy\n")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -79,7 +79,7 @@ func (s *Store) spool(r io.Reader) (*os.File, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	isImage, err := false, error(nil)
+	isImage := false
 	if _, err = io.Copy(file, plain); err == nil {
 		if _, err = file.Seek(0, io.SeekStart); err == nil {
 			isImage, err = looksLikeImage(file)

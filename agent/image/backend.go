@@ -67,7 +67,7 @@ func (s *Store) EnsureNearby(ctx context.Context, namespace, ref string) (string
 		return "", err
 	default:
 		s.log.Debug("base image is not near, the registry is asked", "image", name, "error", err)
-		return ref, nil //nolint:nilerr // not found is not an error here
+		return ref, nil // not found is not an error here
 	}
 }
 

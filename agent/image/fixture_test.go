@@ -179,11 +179,10 @@ func random(n int) string {
 
 // fakeRegistry is the read side of a registry, with faults to order.
 type fakeRegistry struct {
-	mu      sync.Mutex
-	image   *fixture
-	gets    map[string]int // requests by path
-	fault   func(w http.ResponseWriter, r *http.Request, body []byte) bool
-	refused bool
+	mu    sync.Mutex
+	image *fixture
+	gets  map[string]int // requests by path
+	fault func(w http.ResponseWriter, r *http.Request, body []byte) bool
 }
 
 func (f *fakeRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {

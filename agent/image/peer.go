@@ -258,7 +258,7 @@ type peerReader struct {
 
 func (r *peerReader) Read(b []byte) (int, error) {
 	if r.body == nil {
-		resp, err := askPeer(r.ctx, r.p.client, http.MethodGet, r.p.peer, "/content/"+r.desc.Digest.String(), r.offset)
+		resp, err := askPeer(r.ctx, r.p.client, http.MethodGet, r.p.peer, "/content/"+r.desc.Digest.String(), r.offset) //nolint:bodyclose // Close does it
 		if err != nil {
 			return 0, err
 		}

@@ -97,7 +97,7 @@ func statDisk(path string) (disk, error) {
 	if err := unix.Statfs(path, &st); err != nil {
 		return disk{}, fmt.Errorf("statfs %s: %w", path, err)
 	}
-	size := int64(st.Bsize)
+	size := int64(st.Bsize) //nolint:unconvert // its type depends on the architecture
 	d := disk{
 		total: int64(st.Blocks) * size, free: int64(st.Bavail) * size,
 		inodes: st.Files, inodesFree: st.Ffree, percentFree: 100, inodePct: 100,

@@ -164,7 +164,7 @@ func problem(kind corev1.NodeConditionType, err error, bad, good, what string) c
 func memoryLow() error {
 	mem, err := meminfo()
 	if err != nil {
-		return nil // no news is no pressure
+		return nil //nolint:nilerr // no news is no pressure
 	}
 	if free := mem["MemAvailable"]; free < minMemory {
 		return fmt.Errorf("%d MiB of memory are available, less than %d", free>>20, minMemory>>20)

@@ -23,8 +23,8 @@ type entry struct {
 	known bool
 	// missed: a reader gave up waiting, so the first answer is news to it.
 	missed bool
-	obj   metav1.Object // nil: does not exist
-	err   error
+	obj    metav1.Object // nil: does not exist
+	err    error
 }
 
 func (e *entry) value() (metav1.Object, error) {

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -94,8 +95,9 @@ func (w *worker) waitingState(c *Container, blocked bool) *corev1.ContainerState
 		}
 	case c.Start.Err != nil:
 		wait.Reason, wait.Message = reasonRun, c.Start.Err.Error()
-		if e, ok := c.Start.Err.(*startError); ok {
-			wait.Reason = e.reason
+		var refused *startError
+		if errors.As(c.Start.Err, &refused) {
+			wait.Reason = refused.reason
 		}
 	case c.exited() && !c.Recreate && startAt(c).After(time.Now()):
 		wait.Reason = "CrashLoopBackOff"

@@ -75,8 +75,7 @@ func (e *Engine) startConmon(ctx context.Context, spec *ContainerSpec) (int, err
 	}
 	defer func() { _ = errLog.Close() }()
 
-	// Not CommandContext: what conmon has begun it ends; Delete undoes it.
-	cmd := exec.Command(e.cfg.Conmon, e.conmonArgs(spec)...)
+	cmd := exec.Command(e.cfg.Conmon, e.conmonArgs(spec)...) //nolint:noctx // what conmon has begun it ends; Delete undoes it
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = errLog, errLog
 	cmd.ExtraFiles = []*os.File{syncW, startR}

@@ -204,7 +204,7 @@ func watchFor(ctx context.Context, path string) (<-chan error, error) {
 				done <- fmt.Errorf("wait for %s: %w", path, ctx.Err())
 				return
 			case <-watcher.Events:
-			case <-watcher.Errors:
+			case <-watcher.Errors: //nolint:errcheck // whatever it was, the loop looks again
 			}
 		}
 		done <- nil

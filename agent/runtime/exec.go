@@ -150,7 +150,7 @@ func (s *execSession) kill() error {
 		}()
 	}
 	if started, err := watchFor(ctx, s.pidPath); err == nil {
-		<-started // or an error: it takes too long, or has ended
+		<-started //nolint:errcheck // or an error: it takes too long, or has ended
 	}
 	if pid := readPID(s.pidPath); pid > 1 {
 		_ = unix.Kill(-pid, unix.SIGKILL)
@@ -318,7 +318,7 @@ func (s *execSession) result(ctx context.Context, err error) (int, error) {
 	}
 	text, readErr := os.ReadFile(s.log)
 	if readErr != nil || len(text) == 0 {
-		return exit.ExitCode(), nil
+		return exit.ExitCode(), nil //nolint:nilerr // without a log the exit code is all there is
 	}
 	message := strings.TrimPrefix(runtimeMessage(string(text)), "exec failed: unable to start container process: ")
 	return 0, &Error{Reason: ReasonStartError, Message: message, Err: errRefused}

@@ -85,7 +85,7 @@ func (e *Engine) rotateLog(ctx context.Context, id, path string, limits LogRotat
 	}
 	st, err := e.Status(ctx, id)
 	if err != nil || (st.State != StateRunning && st.State != StateCreated) {
-		return nil // it will not grow
+		return nil //nolint:nilerr // gone or ended: it will not grow
 	}
 	if !missing {
 		if err := os.Rename(path, path+"."+time.Now().UTC().Format(rotatedAt)); err != nil {

@@ -76,7 +76,7 @@ func runcGate(ctx context.Context, fifo string, alive func() bool) error {
 	}
 	var buf [16]byte
 	if n, err := unix.Read(fd, buf[:]); err != nil || n == 0 {
-		return fmt.Errorf("%w: read %s: %v", errDiedBeforeStart, fifo, err)
+		return fmt.Errorf("%w: read %s: %w", errDiedBeforeStart, fifo, err)
 	}
 	return os.Remove(fifo)
 }

@@ -143,7 +143,7 @@ func readTail(path string, limit int64) string {
 	}
 	buf := make([]byte, min(limit, info.Size()))
 	n, err := file.ReadAt(buf, max(0, info.Size()-limit))
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return ""
 	}
 	return string(buf[:n])

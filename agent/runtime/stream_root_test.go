@@ -64,10 +64,11 @@ func TestExecIsCancelled(t *testing.T) {
 	spec := h.spec("sleep", "1000")
 	id := h.start(spec)
 	// Some of these end the runtime before it has made the process, or while.
-	for _, timeout := range []time.Duration{5, 10, 20, 30, 40, 50, 60, 80, 100, 500} {
-		_, _, _, err := h.engine.ExecSync(t.Context(), id, []string{"sh", "-c", "sleep 999; true"}, timeout*time.Millisecond)
+	for _, ms := range []int{5, 10, 20, 30, 40, 50, 60, 80, 100, 500} {
+		timeout := time.Duration(ms) * time.Millisecond
+		_, _, _, err := h.engine.ExecSync(t.Context(), id, []string{"sh", "-c", "sleep 999; true"}, timeout)
 		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("after %v ms: %v", timeout, err)
+			t.Errorf("after %v: %v", timeout, err)
 		}
 	}
 	poll(t, "the command to be gone", func() bool {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -230,9 +231,7 @@ func TestExecOverHTTP(t *testing.T) {
 }
 
 func asExit(err error, to *utilexec.CodeExitError) bool {
-	exit, ok := err.(utilexec.CodeExitError)
-	*to = exit
-	return ok
+	return errors.As(err, to)
 }
 
 // sizeQueue gives a size, then blocks until the session ends.

@@ -86,7 +86,7 @@ func unmountAll(dir string) error {
 
 // mountsBelow reads /proc/self/mountinfo, which lists mounts in order of age.
 func mountsBelow(dir string) ([]string, error) {
-	real, err := filepath.EvalSymlinks(dir)
+	target, err := filepath.EvalSymlinks(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -107,7 +107,7 @@ func mountsBelow(dir string) ([]string, error) {
 			continue
 		}
 		path := unescape.Replace(fields[4])
-		if path == real || strings.HasPrefix(path, real+"/") {
+		if path == target || strings.HasPrefix(path, target+"/") {
 			out = append(out, path)
 		}
 	}

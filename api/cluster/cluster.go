@@ -11,8 +11,10 @@ const (
 	// InfoConfigMap holds an Info.
 	InfoConfigMap = "lighter-cluster"
 	// GossipSecret holds, under GossipKey, the AES key of the membership gossip.
-	GossipSecret   = "lighter-gossip"
-	GossipKey      = "key"
+	GossipSecret = "lighter-gossip"
+	// GossipKey is the key in the Secret's data.
+	GossipKey = "key"
+	// GossipKeyBytes is the length of its value.
 	GossipKeyBytes = 32
 )
 

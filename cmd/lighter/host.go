@@ -205,7 +205,7 @@ func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func())
 	if err != nil {
 		return err
 	}
-	endpoint, err := h.listen()
+	endpoint, err := h.listen(ctx)
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ import (
 const headerTimeout = 10 * time.Second
 
 // listen opens the agent's HTTPS endpoint.
-func (h *host) listen() (net.Listener, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(h.options.port)))
+func (h *host) listen(ctx context.Context) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(h.options.port)))
 	if err != nil {
 		return nil, fmt.Errorf("the agent's endpoint: %w (another agent on this host? see --agent-port)", err)
 	}

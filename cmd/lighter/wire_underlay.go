@@ -47,7 +47,7 @@ func defaultNodeIP(server string) (netip.Addr, error) {
 		}
 		target = net.JoinHostPort(u.Hostname(), "9")
 	}
-	if conn, err := net.Dial("udp", target); err == nil {
+	if conn, err := net.Dial("udp", target); err == nil { //nolint:noctx // sends nothing, so does not wait
 		defer conn.Close()
 		if addr := netip.MustParseAddrPort(conn.LocalAddr().String()).Addr().Unmap(); !addr.IsLoopback() {
 			return addr, nil

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -41,8 +42,8 @@ func tokenGetter(factory informers.SharedInformerFactory) serviceaccount.Service
 // standIn is an informer of a kind of which there is never an object.
 func standIn(object, list runtime.Object) cache.SharedIndexInformer {
 	source := &cache.ListWatch{
-		ListFunc: func(metav1.ListOptions) (runtime.Object, error) { return list.DeepCopyObject(), nil },
-		WatchFunc: func(metav1.ListOptions) (watch.Interface, error) {
+		ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) { return list.DeepCopyObject(), nil },
+		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
 			return watch.NewFake(), nil
 		},
 	}

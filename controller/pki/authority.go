@@ -73,14 +73,20 @@ func Open(cfg Config) (*Authority, error) {
 	return a, nil
 }
 
-// The files of an Authority.
-func (a *Authority) CAFile() string                { return a.file("ca.crt") }
+// CAFile is the cluster's CA certificate.
+func (a *Authority) CAFile() string { return a.file("ca.crt") }
+
+// ServerCert is the pair that the API server serves with.
 func (a *Authority) ServerCert() (crt, key string) { return a.pair("server") }
-func (a *Authority) KubeletClientCert() (crt, key string) {
-	return a.pair("kubelet-client")
-}
+
+// KubeletClientCert is the pair that the API server shows to agents.
+func (a *Authority) KubeletClientCert() (crt, key string) { return a.pair("kubelet-client") }
+
+// ServiceAccountKeyFile is the key that service account tokens are signed with.
 func (a *Authority) ServiceAccountKeyFile() string { return a.file("service-account.key") }
-func (a *Authority) EncryptionFile() string        { return a.file("encryption.yaml") }
+
+// EncryptionFile is the API server's EncryptionConfiguration.
+func (a *Authority) EncryptionFile() string { return a.file("encryption.yaml") }
 
 func (a *Authority) file(name string) string { return filepath.Join(a.cfg.Dir, name) }
 func (a *Authority) pair(name string) (crt, key string) {

@@ -179,7 +179,7 @@ func explain(err error, dir string) error {
 // freeLoopback picks a port. Another process could take it before etcd does;
 // the start fails then, and is repeated by whoever supervises us.
 func freeLoopback() (url.URL, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback does not wait
 	if err != nil {
 		return url.URL{}, fmt.Errorf("find a free port: %w", err)
 	}

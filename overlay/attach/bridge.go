@@ -231,7 +231,7 @@ func (b *bridge) detach(ctx context.Context, uid string) error {
 	rec, recorded := b.records.get(uid)
 	ip, leaseErr := b.cfg.IPAM.Lookup(uid)
 	if !recorded && leaseErr != nil {
-		return nil // never attached, or detached already
+		return nil //nolint:nilerr // never attached, or detached already
 	}
 	var errs []error
 	if recorded && len(rec.Sandbox.Ports) > 0 {

@@ -17,19 +17,19 @@ const tableName = "lighter-attach"
 // openTable opens the table in the namespace of k. Programs started by the
 // library are born in the calling thread's namespace.
 func openTable(k netns.Kernel) (knftables.Interface, error) {
-	real, ok := k.(*netns.Real)
+	host, ok := k.(*netns.Real)
 	if !ok {
 		return nil, errors.New("no nftables in a namespace that is not the kernel's")
 	}
 	var nft knftables.Interface
-	err := real.Do(func() (err error) {
+	err := host.Do(func() (err error) {
 		nft, err = knftables.New(knftables.IPv4Family, tableName)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	return &tableIn{Interface: nft, ns: real}, nil
+	return &tableIn{Interface: nft, ns: host}, nil
 }
 
 // tableIn runs the two calls that this package needs inside the namespace.

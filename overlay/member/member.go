@@ -17,7 +17,7 @@ package member
 import (
 	"errors"
 	"fmt"
-	"log"
+	"log" //nolint:depguard // memberlist wants one; logWriter turns it into slog
 	"log/slog"
 	"net/netip"
 	"slices"

@@ -14,8 +14,8 @@ import (
 
 // Back-off between attempts to reach those who should be there but are not.
 const (
-	backoffMin = 500 * time.Millisecond
-	backoffMax = 5 * time.Second
+	firstPause = 500 * time.Millisecond
+	lastPause  = 5 * time.Second
 	// perRound bounds how many addresses one attempt tries, so that many lost
 	// hosts do not keep it from the one that came back.
 	perRound = 8
@@ -37,7 +37,7 @@ func (m *Members) Join(ctx context.Context, seeds []string) error {
 	}
 	m.mu.Unlock()
 	defer m.wake()
-	for pause := backoffMin; ; pause = min(2*pause, backoffMax) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		absent := m.absent()
 		if len(absent) == 0 || len(m.Reachable()) > 0 {
 			return nil
@@ -93,7 +93,7 @@ func (m *Members) absent() []string {
 // rejoinLoop tries the absent, with back-off while none answers. memberlist
 // itself gives a dead node up after half a minute.
 func (m *Members) rejoinLoop() {
-	pause := backoffMin
+	pause := firstPause
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
@@ -101,18 +101,18 @@ func (m *Members) rejoinLoop() {
 		case <-m.stop:
 			return
 		case <-m.nudge:
-			pause = backoffMin
+			pause = firstPause
 		case <-timer.C:
 		}
 		if absent := m.absent(); len(absent) > 0 {
 			n, _ := m.list.Join(absent) // memberlist logs each failure
 			if n > 0 {
-				pause = backoffMin
+				pause = firstPause
 			} else {
-				pause = min(2*pause, backoffMax)
+				pause = min(2*pause, lastPause)
 			}
 		} else {
-			pause = backoffMin
+			pause = firstPause
 		}
 		timer.Reset(pause + rand.N(pause/4))
 	}

@@ -28,7 +28,7 @@ func (cfg Config) check() (string, error) {
 	case errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("there is no Dockerfile %s: create it, or name another in spec.dockerfile", file)
 	case err != nil:
-		return "", fmt.Errorf("Dockerfile: %w", err)
+		return "", fmt.Errorf("look at the Dockerfile: %w", err)
 	case info.IsDir():
 		return "", fmt.Errorf("%s is a folder, not a Dockerfile", file)
 	}

@@ -100,7 +100,7 @@ func Build(ctx context.Context, cfg Config) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("connect to builder: %w", err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // the result is known by then
 	return cfg.solve(ctx, c, dir)
 }
 

@@ -67,7 +67,7 @@ func TestDialErrors(t *testing.T) {
 	}{
 		{"not found", status(404, metav1.StatusReasonNotFound, `images.lighter.dev "shop" not found`), apierrors.IsNotFound, `"shop" not found`},
 		{"forbidden", status(403, metav1.StatusReasonForbidden, "you may not"), apierrors.IsForbidden, "you may not"},
-		{"no Status", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "gateway is sad", 502) }, nil, "502 Bad Gateway: gateway is sad"},
+		{"no Status", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "gateway is sad", http.StatusBadGateway) }, nil, "502 Bad Gateway: gateway is sad"},
 		{"no upgrade", func(http.ResponseWriter, *http.Request) {}, nil, "200 OK"},
 	}
 	for _, tt := range tests {

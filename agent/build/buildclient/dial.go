@@ -61,7 +61,7 @@ func Upgrade(ctx context.Context, config *rest.Config, u *url.URL) (net.Conn, er
 	}
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", Protocol)
-	resp, err := rt.RoundTrip(req)
+	resp, err := rt.RoundTrip(req) //nolint:bodyclose // the body is the connection, which the caller closes
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", u.Host, err)
 	}

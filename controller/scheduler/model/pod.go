@@ -73,7 +73,7 @@ type Constraint struct {
 	MinDomains   int
 	SelfMatch    bool // the pod itself counts
 	IgnoreAffine bool // nodeAffinityPolicy: Ignore
-	HonorTaints  bool // nodeTaintsPolicy: Honor
+	HonorTaints  bool // nodeTaintsPolicy is not Ignore
 }
 
 // NewPod parses a pod. What cannot be parsed (the API server validates all of

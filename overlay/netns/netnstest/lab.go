@@ -131,7 +131,7 @@ func Serve(t testing.TB, ns *netns.Real, addr string) {
 	t.Helper()
 	var l net.Listener
 	Must(t, ns.Do(func() (err error) {
-		l, err = net.Listen("tcp4", addr)
+		l, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp4", addr)
 		return err
 	}))
 	t.Cleanup(func() { _ = l.Close() })
