@@ -14,7 +14,7 @@
 //	identity.go  Bootstrap, and what others get of an Identity
 //	join.go      the first join: CA, token, client certificate
 //	record.go    what the folder says about the cluster and the node
-//	watch.go     tells when a certificate has been renewed
+//	store.go     a certificate on disk and in memory; tells when there is one
 package identity
 
 import (
@@ -22,13 +22,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -66,11 +64,14 @@ type Config struct {
 
 // Identity is a member's proof of being one.
 type Identity struct {
-	cfg     Config
-	caPEM   []byte
-	pool    *x509.CertPool
-	client  *watchedStore
-	serving *watchedStore
+	cfg  Config
+	have record // of the cluster that the host has joined; empty if it has not
+
+	ca    *x509.Certificate // nil if not known yet
+	caPEM []byte
+	pool  *x509.CertPool
+
+	client, serving *store
 }
 
 // Bootstrap joins the cluster, or finds in cfg.Dir that the host has joined, in
@@ -83,48 +84,26 @@ func Bootstrap(ctx context.Context, cfg Config) (*Identity, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
+	if err := os.Chmod(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
 	i := &Identity{cfg: cfg}
 	var err error
-	if i.client, err = openStore(cfg.Dir, "client"); err != nil {
+	if i.client, err = openStore(cfg.Dir, "client", cfg.Log); err != nil {
 		return nil, err
 	}
-	if i.serving, err = openStore(cfg.Dir, "serving"); err != nil {
+	if i.serving, err = openStore(cfg.Dir, "serving", cfg.Log); err != nil {
 		return nil, err
 	}
 	if err := i.recognise(); err != nil {
 		return nil, err
 	}
-	if why := i.unusable(time.Now()); why != "" {
+	if why := i.client.unusable(i.ca, time.Now()); why != "" {
 		if err := i.join(ctx, why); err != nil {
 			return nil, err
 		}
 	}
-	return i, i.trust()
-}
-
-// unusable says why the client certificate in the folder cannot be used, or "".
-func (i *Identity) unusable(now time.Time) string {
-	cert, err := i.client.Current()
-	var missing *certificate.NoCertKeyError
-	switch {
-	case errors.As(err, &missing):
-		return "this host has not joined the cluster yet"
-	case err != nil:
-		return "the client certificate cannot be read: " + err.Error()
-	case len(i.caPEM) == 0:
-		return "the cluster's CA certificate is missing"
-	case now.After(cert.Leaf.NotAfter):
-		return fmt.Sprintf("the client certificate has expired on %s", cert.Leaf.NotAfter.Format(time.DateOnly))
-	}
-	return ""
-}
-
-func (i *Identity) trust() error {
-	i.pool = x509.NewCertPool()
-	if !i.pool.AppendCertsFromPEM(i.caPEM) {
-		return fmt.Errorf("identity: %s holds no certificate", filepath.Join(i.cfg.Dir, caFile))
-	}
-	return nil
+	return i, nil
 }
 
 // NodeName is who this host is in the cluster.
@@ -136,8 +115,9 @@ func (i *Identity) CAPool() *x509.CertPool { return i.pool }
 // ClientConfig is how to speak to the API server as this node. client-go reads
 // the certificate's file anew and then closes its connections.
 func (i *Identity) ClientConfig() *rest.Config {
-	path := i.client.CurrentPath()
-	return &rest.Config{Host: i.cfg.Server, TLSClientConfig: rest.TLSClientConfig{CAData: i.caPEM, CertFile: path, KeyFile: path}}
+	return &rest.Config{Host: i.cfg.Server, TLSClientConfig: rest.TLSClientConfig{
+		CAData: i.caPEM, CertFile: i.client.path, KeyFile: i.client.path,
+	}}
 }
 
 // ClientTLS is how to speak to other agents as this node.
@@ -157,7 +137,7 @@ func (i *Identity) ServingTLS() *tls.Config {
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			cert, err := i.serving.Current()
 			if err != nil {
-				return nil, fmt.Errorf("node %s has no serving certificate yet: %w", i.cfg.NodeName, err)
+				return nil, fmt.Errorf("node %s: %w", i.cfg.NodeName, err)
 			}
 			return cert, nil
 		},

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -38,12 +39,12 @@ const (
 	refusals = 6
 )
 
-// errFinal marks what no retry can heal.
-var errFinal = errors.New("")
+// finalError is what no retry can heal.
+type finalError struct{ error }
 
-func final(format string, args ...any) error {
-	return fmt.Errorf("%w%w", errFinal, fmt.Errorf(format, args...))
-}
+func (e finalError) Unwrap() error { return e.error }
+
+func final(format string, args ...any) error { return finalError{fmt.Errorf(format, args...)} }
 
 // join gets the CA and a client certificate. why says what is wrong with those
 // that the host has.
@@ -57,6 +58,10 @@ func (i *Identity) join(ctx context.Context, why string) error {
 		return err
 	}
 	if err := i.remember(token.CAHash); err != nil {
+		return err
+	}
+	// What is left from before may be another cluster's; Run gets a new one.
+	if err := i.serving.forget(); err != nil {
 		return err
 	}
 	refused := 0
@@ -77,38 +82,39 @@ func (i *Identity) token(ctx context.Context, why string) (jointoken.Token, erro
 	if text == "" && i.cfg.NewToken != nil {
 		var err error
 		if text, err = i.cfg.NewToken(ctx); err != nil {
-			return jointoken.Token{}, err
+			return jointoken.Token{}, fmt.Errorf("identity: make a join token: %w", err)
 		}
 	}
 	if text == "" {
-		return jointoken.Token{}, fmt.Errorf("identity: %s: give it a join token (--token), which 'lighter token create' makes on the server", why)
+		return jointoken.Token{}, fmt.Errorf("identity: %s: give the agent a join token (--token), which 'lighter token create' makes on the server", why)
 	}
-	token, err := jointoken.Parse(text)
-	if err != nil {
-		return token, fmt.Errorf("identity: token: %w", err)
-	}
-	return token, nil
+	return i.parse(text)
 }
 
 // retry repeats try until it succeeds, fails for good or ctx ends.
 func (i *Identity) retry(ctx context.Context, what string, try func(context.Context) error) error {
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 8, Cap: 5 * time.Second}
+	var last error
 	for {
 		attempt, cancel := context.WithTimeout(ctx, requestTimeout)
 		err := try(attempt)
 		cancel()
+		var forGood finalError
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, errFinal):
+		case errors.As(err, &forGood):
 			return fmt.Errorf("identity: %w", err)
-		case ctx.Err() != nil:
-			return fmt.Errorf("identity: %s: %w", what, errors.Join(context.Cause(ctx), err))
+		case ctx.Err() == nil || last == nil:
+			last = err // later ones only say that ctx has ended
 		}
 		pause := backoff.Step()
-		i.cfg.Log.Warn("joining the cluster: trying again", "what", what, "server", i.cfg.Server, "in", pause, "error", err)
+		if ctx.Err() == nil {
+			i.cfg.Log.Warn("joining the cluster: trying again", "what", what, "server", i.cfg.Server, "in", pause, "error", err)
+		}
 		select {
 		case <-ctx.Done():
+			return fmt.Errorf("identity: %s: %w: %w", what, context.Cause(ctx), last)
 		case <-time.After(pause):
 		}
 	}
@@ -117,9 +123,9 @@ func (i *Identity) retry(ctx context.Context, what string, try func(context.Cont
 // fetchCA asks the server for its CA. Whoever answers cannot be verified yet; the
 // answer is, by the hash in the token.
 func (i *Identity) fetchCA(ctx context.Context, token jointoken.Token) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, i.cfg.Server+"/cacerts", nil)
-	if err != nil {
-		return final("server %q: %w", i.cfg.Server, err)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(i.cfg.Server, "/")+"/cacerts", nil)
+	if err != nil || request.URL.Scheme != "https" || request.URL.Host == "" {
+		return final("%q is not the URL of a server: want https://<host>:<port>", i.cfg.Server)
 	}
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -140,8 +146,7 @@ func (i *Identity) fetchCA(ctx context.Context, token jointoken.Token) error {
 	if err := token.Verify(text); err != nil {
 		return final("%s: %w", i.cfg.Server, err)
 	}
-	i.caPEM = text
-	return nil
+	return i.trust(text)
 }
 
 // requestClient makes a key and has it certified.
@@ -168,7 +173,10 @@ func (i *Identity) requestClient(ctx context.Context, token jointoken.Token) err
 	}
 	cert, err := csr.WaitForCertificate(ctx, client, name, uid)
 	if err != nil {
-		return errors.Join(denied(ctx, client, name), err)
+		if reason := denied(ctx, client, name); reason != nil {
+			return reason
+		}
+		return err
 	}
 	keyText, err := keyutil.MarshalPrivateKeyToPEM(key)
 	if err != nil {

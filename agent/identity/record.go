@@ -1,7 +1,9 @@
 package identity
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,15 +18,19 @@ const (
 	recordFile = "node.json"
 )
 
-// record is who this folder belongs to.
+// record is who this folder belongs to. It binds once there is a certificate: a
+// host whose join was refused may come back with another name or token.
 type record struct {
 	NodeName string `json:"nodeName"`
 	CAHash   string `json:"caHash"`
 }
 
 // recognise reads the folder and refuses one of another node or another cluster.
-// An empty one is fine.
+// One without a client certificate is as good as empty.
 func (i *Identity) recognise() error {
+	if i.client.empty() {
+		return nil
+	}
 	text, err := os.ReadFile(filepath.Join(i.cfg.Dir, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -32,36 +38,59 @@ func (i *Identity) recognise() error {
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
-	var have record
-	if err := json.Unmarshal(text, &have); err != nil {
+	if err := json.Unmarshal(text, &i.have); err != nil {
 		return fmt.Errorf("identity: %s is damaged (%w): remove %s and join again with a token", recordFile, err, i.cfg.Dir)
 	}
-	if have.NodeName != i.cfg.NodeName {
-		return fmt.Errorf("identity: %s belongs to node %s, not to %s: start the agent with --node-name %s, or give it another --data-dir", i.cfg.Dir, have.NodeName, i.cfg.NodeName, have.NodeName)
+	if i.have.NodeName != i.cfg.NodeName {
+		return fmt.Errorf("identity: %s belongs to node %s, not to %s: start the agent with --node-name %s, or give it another --data-dir", i.cfg.Dir, i.have.NodeName, i.cfg.NodeName, i.have.NodeName)
 	}
-	if err := i.sameCluster(have); err != nil {
-		return err
+	if i.cfg.Token != "" {
+		if _, err := i.parse(i.cfg.Token); err != nil {
+			return err
+		}
 	}
-	i.caPEM, err = os.ReadFile(filepath.Join(i.cfg.Dir, caFile))
+	return i.readCA()
+}
+
+// readCA finds the CA that the record names. A join gets it anew if that fails.
+func (i *Identity) readCA() error {
+	text, err := os.ReadFile(filepath.Join(i.cfg.Dir, caFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("identity: %w", err)
+	}
+	if hash, err := jointoken.Hash(text); err == nil && hash == i.have.CAHash {
+		return i.trust(text)
 	}
 	return nil
 }
 
-// sameCluster holds a token against the cluster that the host has joined.
-func (i *Identity) sameCluster(have record) error {
-	if i.cfg.Token == "" {
-		return nil
+// trust makes the first certificate of bundle the CA. No other one in it may be
+// trusted: the hash in a token speaks for the first alone.
+func (i *Identity) trust(bundle []byte) error {
+	block, _ := pem.Decode(bundle)
+	if block == nil {
+		return errors.New("no PEM certificate found")
 	}
-	token, err := jointoken.Parse(i.cfg.Token)
+	ca, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return fmt.Errorf("identity: token: %w", err)
+		return fmt.Errorf("parse CA certificate: %w", err)
 	}
-	if token.CAHash != have.CAHash {
-		return fmt.Errorf("identity: %s holds the data of another cluster (its CA has hash %s, the token is for %s): give the agent a token of its own cluster, or an empty --data-dir", i.cfg.Dir, have.CAHash, token.CAHash)
-	}
+	i.ca, i.pool = ca, x509.NewCertPool()
+	i.pool.AddCert(ca)
+	i.caPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})
 	return nil
+}
+
+// parse reads a token and holds it against the cluster that the host has joined.
+func (i *Identity) parse(text string) (jointoken.Token, error) {
+	token, err := jointoken.Parse(text)
+	if err != nil {
+		return token, fmt.Errorf("identity: %w", err)
+	}
+	if i.have.CAHash != "" && token.CAHash != i.have.CAHash {
+		return token, fmt.Errorf("identity: %s holds the data of another cluster (its CA has hash %s, the token is for %s): give the agent a token of its own cluster, or an empty --data-dir", i.cfg.Dir, i.have.CAHash, token.CAHash)
+	}
+	return token, nil
 }
 
 // remember writes down which cluster this is, before anything of it is kept.
@@ -77,19 +106,21 @@ func (i *Identity) remember(caHash string) error {
 	return replaceFile(filepath.Join(i.cfg.Dir, recordFile), text)
 }
 
-// replaceFile writes a file that is whole at any moment.
+// replaceFile writes a file, for the owner's eyes only, that is whole at any
+// moment. What an interrupted write leaves behind, the next one takes over.
 func replaceFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	next := path + ".new"
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Rename(next, path)
 	}
 	if err != nil {
-		return fmt.Errorf("identity: write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
+		return fmt.Errorf("identity: write %s: %w", path, errors.Join(err, os.Remove(next)))
 	}
 	return nil
 }
