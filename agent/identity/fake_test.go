@@ -125,6 +125,7 @@ type fakeAPI struct {
 	deny     string        // if set, the reason to deny
 	refuse   int           // so many tokens are refused though they are right
 	requests []*certificatesv1.CertificateSigningRequest
+	down     bool // answers 503 to everything
 	hits     int
 }
 
@@ -182,7 +183,12 @@ func (f *fakeAPI) mux() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.hits++
+		down := f.down
 		f.mu.Unlock()
+		if down {
+			fail(w, http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "not ready")
+			return
+		}
 		mux.ServeHTTP(w, r)
 	})
 }
@@ -319,6 +325,13 @@ func (f *fakeAPI) set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change()
+}
+
+// count is how many requests there were, of any kind.
+func (f *fakeAPI) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hits
 }
 
 // asks are the requests for a signer so far.

@@ -26,7 +26,7 @@ func (f *fakeAPI) config(t *testing.T) Config {
 	t.Helper()
 	return Config{
 		Server: f.URL, Token: f.token.String(), NodeName: "n1", NodeIPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
-		Dir: filepath.Join(t.TempDir(), "identity"),
+		Dir: filepath.Join(t.TempDir(), "id"),
 	}
 }
 

@@ -101,9 +101,12 @@ func (i *Identity) remember(caHash string) error {
 	}
 	// The CA first: a record without it would be a promise that nothing keeps.
 	if err := replaceFile(filepath.Join(i.cfg.Dir, caFile), i.caPEM); err != nil {
-		return err
+		return fmt.Errorf("identity: %w", err)
 	}
-	return replaceFile(filepath.Join(i.cfg.Dir, recordFile), text)
+	if err := replaceFile(filepath.Join(i.cfg.Dir, recordFile), text); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	return nil
 }
 
 // replaceFile writes a file, for the owner's eyes only, that is whole at any
@@ -112,7 +115,7 @@ func replaceFile(path string, content []byte) error {
 	next := path + ".new"
 	f, err := os.OpenFile(next, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("identity: %w", err)
+		return err
 	}
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Sync(), f.Close())
@@ -120,7 +123,7 @@ func replaceFile(path string, content []byte) error {
 		err = os.Rename(next, path)
 	}
 	if err != nil {
-		return fmt.Errorf("identity: write %s: %w", path, errors.Join(err, os.Remove(next)))
+		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(next)))
 	}
 	return nil
 }
