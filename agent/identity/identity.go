@@ -98,7 +98,7 @@ func Bootstrap(ctx context.Context, cfg Config) (*Identity, error) {
 	if err := i.recognise(); err != nil {
 		return nil, err
 	}
-	if why := i.client.unusable(i.ca, time.Now()); why != "" {
+	if why := i.client.unusable(nodePrefix+cfg.NodeName, i.ca, time.Now()); why != "" {
 		if err := i.join(ctx, why); err != nil {
 			return nil, err
 		}

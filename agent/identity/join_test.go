@@ -257,6 +257,10 @@ func TestInterruptedJoins(t *testing.T) {
 		"client certificate of another cluster": func(t *testing.T, _ *fakeAPI, c Config) {
 			plant(t, newCA(t), c, "client.pem", time.Now(), time.Now().Add(time.Hour))
 		},
+		"client certificate of another node": func(t *testing.T, f *fakeAPI, c Config) {
+			c.NodeName = "n2"
+			plant(t, f.ca, c, "client.pem", time.Now(), time.Now().Add(time.Hour))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

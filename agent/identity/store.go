@@ -108,10 +108,10 @@ func (s *store) empty() bool {
 	return s.cert == nil && s.damage == nil
 }
 
-// unusable says why the certificate cannot be used with this CA, which may be
-// nil, or "". Whether it is valid already is not asked: the clock of a host that
+// unusable says why the certificate cannot be used as commonName with this CA,
+// which may be nil, or "". Whether it is valid already is not asked: the clock of a host that
 // has just started may be years behind.
-func (s *store) unusable(ca *x509.Certificate, now time.Time) string {
+func (s *store) unusable(commonName string, ca *x509.Certificate, now time.Time) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -123,6 +123,8 @@ func (s *store) unusable(ca *x509.Certificate, now time.Time) string {
 		return "the cluster's CA certificate is missing or damaged"
 	case s.cert.Leaf.CheckSignatureFrom(ca) != nil:
 		return "the " + s.name + " certificate is not one of the cluster's CA"
+	case s.cert.Leaf.Subject.CommonName != commonName:
+		return "the " + s.name + " certificate is for " + s.cert.Leaf.Subject.CommonName
 	case now.After(s.cert.Leaf.NotAfter):
 		return fmt.Sprintf("the %s certificate has expired on %s", s.name, s.cert.Leaf.NotAfter.Format(time.DateOnly))
 	}

@@ -63,7 +63,8 @@ func (t Token) String() string { return "LT1" + t.CAHash + "::" + t.Bearer() }
 // Bearer is the part that authenticates to the API server.
 func (t Token) Bearer() string { return t.ID + "." + t.Secret }
 
-// Verify checks that caPEM is the CA that the token was made for.
+// Verify checks that the first certificate in caPEM is the CA that the token was
+// made for. It says nothing about what follows: trust none of that.
 func (t Token) Verify(caPEM []byte) error {
 	hash, err := Hash(caPEM)
 	if err != nil {
