@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,14 +18,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-const (
-	clusterName = "e2e"
-	hosts       = 3
-)
+const hosts = 3
+
+// clusterName is the shared cluster's; LIGHTER_E2E_NAME lets two runs live side
+// by side.
+var clusterName = cmp.Or(os.Getenv("LIGHTER_E2E_NAME"), "e2e")
 
 // shared is the cluster of this run.
 var shared struct {
@@ -32,6 +36,11 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Tests wait far more than they compute.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
 	code, err := withCluster(m.Run)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -56,6 +65,14 @@ func withCluster(run func() int) (code int, err error) {
 	if _, err := os.Stat(shared.binary); err != nil {
 		return 1, fmt.Errorf("%w: make build makes it", err)
 	}
+	// A link of our own: a build beside this run does not change what is tested.
+	private := shared.binary + "-" + clusterName
+	_ = os.Remove(private)
+	if err := os.Link(shared.binary, private); err != nil {
+		return 1, err
+	}
+	defer os.Remove(private)
+	shared.binary = private
 	keep := os.Getenv("LIGHTER_E2E_KEEP") != ""
 	if !keep {
 		// A run that was killed may have left one.
@@ -153,6 +170,20 @@ func client(t *testing.T) kubernetes.Interface {
 	return c
 }
 
+// dynamicClient talks about kinds that client-go does not know.
+func dynamicClient(t *testing.T) dynamic.Interface {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", shared.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := dynamic.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // namespace makes one for the test, and removes it with all in it.
 func namespace(t *testing.T) string {
 	t.Helper()
@@ -173,6 +204,11 @@ func namespace(t *testing.T) string {
 		if err := api.Delete(ctx, made.Name, metav1.DeleteOptions{}); err != nil {
 			t.Error(err)
 		}
+		// A shell that is process 1 ignores SIGTERM: do not wait 30 s for each.
+		grace := int64(1)
+		if err := client(t).CoreV1().Pods(made.Name).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &grace}, metav1.ListOptions{}); err != nil {
+			t.Error(err)
+		}
 		eventually(t, time.Minute, "the namespace is gone", func() error {
 			if _, err := api.Get(ctx, made.Name, metav1.GetOptions{}); err == nil {
 				return errors.New("it is still there")
@@ -187,7 +223,8 @@ func namespace(t *testing.T) string {
 func explain(t *testing.T, namespace string) {
 	t.Helper()
 	for _, args := range [][]string{
-		{"get", "nodes,all,images", "-n", namespace, "-o", "wide"},
+		{"get", "nodes", "-o", "wide"},
+		{"get", "pods,deployments,replicasets,services,endpointslices,images", "-n", namespace, "-o", "wide"},
 		{"events", "-n", namespace},
 	} {
 		out, _ := output(args...)
@@ -247,7 +284,7 @@ func readyPods(t *testing.T, namespace, selector string) []corev1.Pod {
 // nodeIPs are the hosts' addresses.
 func nodeIPs(t *testing.T) []string {
 	t.Helper()
-	nodes, err := client(t).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	nodes, err := client(t).CoreV1().Nodes().List(context.Background(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

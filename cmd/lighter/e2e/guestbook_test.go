@@ -1,29 +1,27 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // TestGuestbook is the README's first command, step by step, and what a user
 // does next.
 func TestGuestbook(t *testing.T) {
-	ns := namespace(t)
-	dir := filepath.Join(t.TempDir(), "guestbook")
-	if err := os.CopyFS(dir, os.DirFS("../../../manifests/guestbook")); err != nil {
-		t.Fatal(err)
-	}
-	apply := []string{"apply", "-n", ns, "-f", dir, "--timeout", "2m"}
-
-	out := lighter(t, apply...)
+	t.Parallel()
+	g := newGuestbook(t, 30080)
+	out := lighter(t, g.args()...)
 	address := regexp.MustCompile(`http://[0-9.]+:30080`).FindString(out)
 	if address == "" {
 		t.Fatalf("apply prints no address:\n%s", out)
@@ -35,12 +33,13 @@ func TestGuestbook(t *testing.T) {
 	if !strings.Contains(page, "<h1>Guestbook</h1>") {
 		t.Errorf("not the guestbook:\n%s", page)
 	}
-	t.Run("spread over the hosts", func(t *testing.T) { testSpread(t, ns) })
-	t.Run("store across hosts", func(t *testing.T) { testStore(t, ns, address) })
-	t.Run("apply again changes nothing", func(t *testing.T) { testUnchanged(t, ns, apply) })
-	t.Run("scale", func(t *testing.T) { testScale(t, ns) })
-	t.Run("failing build keeps the old version", func(t *testing.T) { testFailingBuild(t, ns, dir, address, apply) })
-	t.Run("changed source rolls out", func(t *testing.T) { testChangedSource(t, dir, address, apply) })
+	t.Run("spread over the hosts", func(t *testing.T) { testSpread(t, g.ns) })
+	t.Run("store across hosts", func(t *testing.T) { testStore(t, g.ns, address) })
+	t.Run("apply again changes nothing", func(t *testing.T) { testUnchanged(t, g) })
+	t.Run("scale", func(t *testing.T) { testScale(t, g.ns) })
+	t.Run("failing build keeps the old version", func(t *testing.T) { testFailingBuild(t, g) })
+	t.Run("changed source rolls out", func(t *testing.T) { testChangedSource(t, g) })
+	t.Run("undo brings the old build back", func(t *testing.T) { testUndo(t, g) })
 }
 
 func testSpread(t *testing.T, ns string) {
@@ -84,28 +83,16 @@ func testStore(t *testing.T, ns, address string) {
 	})
 }
 
-func testUnchanged(t *testing.T, ns string, apply []string) {
-	before := names(t, ns)
-	out := lighter(t, apply...)
+func testUnchanged(t *testing.T, g guestbook) {
+	before := lives(t, g.ns, "")
+	if len(before) != 4 {
+		t.Fatalf("%d containers run, want 4: %v", len(before), before)
+	}
+	out := lighter(t, g.args()...)
 	if strings.Contains(out, "configured") || strings.Contains(out, "created") {
 		t.Errorf("a second apply changes something:\n%s", out)
 	}
-	if after := names(t, ns); before != after {
-		t.Errorf("a second apply replaced pods: %s, now %s", before, after)
-	}
-}
-
-func names(t *testing.T, ns string) string {
-	t.Helper()
-	var all []string
-	for _, pod := range readyPods(t, ns, "") {
-		restarts := int32(0)
-		for _, status := range pod.Status.ContainerStatuses {
-			restarts += status.RestartCount
-		}
-		all = append(all, fmt.Sprintf("%s(%d restarts)", pod.Name, restarts))
-	}
-	return strings.Join(all, " ")
+	same(t, before, lives(t, g.ns, ""))
 }
 
 func testScale(t *testing.T, ns string) {
@@ -120,55 +107,94 @@ func testScale(t *testing.T, ns string) {
 	}
 }
 
-func testFailingBuild(t *testing.T, ns, dir, address string, apply []string) {
-	dockerfile := filepath.Join(dir, "app", "Dockerfile")
-	good, err := os.ReadFile(dockerfile)
+// testFailingBuild: the terminal, the object and an Event say what went wrong,
+// and the old version is not touched.
+func testFailingBuild(t *testing.T, g guestbook) {
+	before := lives(t, g.ns, "")
+	const good = "COPY frontend /www\n"
+	const bad = good + "RUN echo this goes wrong >&2; exit 7\n"
+	g.edit(t, "app/Dockerfile", good, bad)
+	out := lighterFails(t, g.args()...)
+	contains(t, "the terminal", out, "RUN echo this goes wrong", "this goes wrong", "exit code: 7", "Dockerfile")
+
+	image := getImage(t, g.ns, "guestbook-frontend")
+	failed := ""
+	for _, condition := range image.Status.Conditions {
+		if condition.Status == metav1.ConditionFalse {
+			failed += condition.Reason + ": " + condition.Message + "\n"
+		}
+	}
+	contains(t, "conditions of the Image", failed, "this goes wrong", "exit code: 7")
+	if image.Status.Digest == "" {
+		t.Error("the failed build has taken the last good digest away")
+	}
+	eventually(t, 10*time.Second, "an Event tells of the failure", func() error {
+		if text := eventsOf(t, g.ns, "Image", image.Name); !strings.Contains(text, "Warning") || !strings.Contains(text, "this goes wrong") {
+			return fmt.Errorf("there are:\n%s", text)
+		}
+		return nil
+	})
+	if err := g.onEveryHost(t, "served by"); err != nil {
+		t.Errorf("the old version does not serve: %v", err)
+	}
+	same(t, before, lives(t, g.ns, ""))
+	g.edit(t, "app/Dockerfile", bad, good)
+}
+
+func getImage(t *testing.T, ns, name string) *v1alpha1.Image {
+	t.Helper()
+	found, err := dynamicClient(t).Resource(v1alpha1.SchemeGroupVersion.WithResource("images")).Namespace(ns).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := names(t, ns)
-	if err := os.WriteFile(dockerfile, append(good, []byte("RUN echo this goes wrong >&2; exit 7\n")...), 0o644); err != nil {
+	image := &v1alpha1.Image{}
+	if err := fromUnstructured(found, image); err != nil {
 		t.Fatal(err)
 	}
-	out := lighterFails(t, apply...)
-	for _, want := range []string{"this goes wrong", "exit code: 7"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the terminal does not show %q:\n%s", want, out)
-		}
+	return image
+}
+
+func fromUnstructured(from *unstructured.Unstructured, to any) error {
+	return runtime.DefaultUnstructuredConverter.FromUnstructured(from.Object, to)
+}
+
+// testChangedSource: a new build has a new digest and rolls out, and no visitor
+// sees a failure meanwhile.
+func testChangedSource(t *testing.T, g guestbook) {
+	old := getImage(t, g.ns, "guestbook-frontend").Status.Digest
+	stop := g.visitors(t, "/", nodeIPs(t)...)
+	g.edit(t, pageScript, "served by", "brought to you by")
+	lighter(t, g.args()...)
+	// apply has waited for the rollout: no front end shows the old page.
+	if err := g.onEveryHost(t, "brought to you by"); err != nil {
+		t.Error(err)
 	}
-	if described := lighter(t, "describe", "image", "-n", ns, "guestbook-frontend"); !strings.Contains(described, "this goes wrong") {
-		t.Errorf("the object does not show the step's output:\n%s", described)
+	fourPods(t, g.ns)
+	visits, failures := stop()
+	t.Logf("%d visits during the rollout", visits)
+	if len(failures) > 0 || visits < 20 {
+		t.Errorf("%d of %d visits during the rollout fail:\n%s", len(failures), visits, strings.Join(failures, "\n"))
 	}
-	if _, err := get(address); err != nil {
-		t.Errorf("the old version does not serve: %v", err)
-	}
-	if after := names(t, ns); before != after {
-		t.Errorf("pods changed: %s, now %s", before, after)
-	}
-	if err := os.WriteFile(dockerfile, good, 0o644); err != nil {
-		t.Fatal(err)
+	if now := getImage(t, g.ns, "guestbook-frontend").Status.Digest; now == old {
+		t.Errorf("the digest is still %s", old)
 	}
 }
 
-func testChangedSource(t *testing.T, dir, address string, apply []string) {
-	script := filepath.Join(dir, "app", "frontend", "cgi-bin", "index.cgi")
-	content, err := os.ReadFile(script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := strings.Replace(string(content), "served by", "brought to you by", 1)
-	if err := os.WriteFile(script, []byte(changed), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	lighter(t, apply...)
-	// apply has waited for the rollout: no front end shows the old page.
-	for range 10 {
-		page, err := get(address)
-		if err == nil && !strings.Contains(page, "brought to you by") {
-			err = errors.New("an old page:\n" + page)
+// fourPods waits until no pod of an old version is left.
+func fourPods(t *testing.T, ns string) {
+	t.Helper()
+	eventually(t, 40*time.Second, "nothing is left over", func() error {
+		pods, err := client(t).CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{})
+		if err == nil && len(pods.Items) != 4 {
+			err = fmt.Errorf("%d pods, want 4", len(pods.Items))
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+		return err
+	})
+}
+
+// testUndo: the history knows the digests that were.
+func testUndo(t *testing.T, g guestbook) {
+	lighter(t, "rollout", "undo", "-n", g.ns, "deployment/frontend")
+	lighter(t, "rollout", "status", "-n", g.ns, "deployment/frontend", "--timeout=30s")
+	eventually(t, 10*time.Second, "the old page", func() error { return g.onEveryHost(t, "served by") })
 }
