@@ -204,9 +204,8 @@ func TestStubbornContainerIsKilledInTime(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		// The user loses patience.
 		m.Update(deleted(pod, 1))
-		for !w.deleted[uid] {
+		for synctest.Wait(); !w.deleted[uid]; synctest.Wait() {
 			time.Sleep(time.Second)
-			synctest.Wait()
 		}
 		if took := time.Since(began); took > 23*time.Second {
 			t.Errorf("took %v", took)
