@@ -80,3 +80,10 @@ func (w *world) empty(t *testing.T) {
 		t.Errorf("left behind: cgroups %v namespaces %v attached %v volumes %v snapshots %v containers %v", w.cgroups, w.spaces, w.attached, w.volumes, w.snapshots, w.containers)
 	}
 }
+
+// isDeleted: the API has been told to let go of the pod.
+func (w *world) isDeleted(uid types.UID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.deleted[uid]
+}

@@ -34,7 +34,7 @@ func TestRunsAndGoes(t *testing.T) {
 		}
 		m.Update(deleted(pod, 30))
 		w.empty(t)
-		if !w.deleted[uid] {
+		if !w.isDeleted(uid) {
 			t.Error("the pod was not deleted from the API")
 		}
 		if _, err := m.Pod("default", "web", ""); err == nil {
@@ -204,7 +204,7 @@ func TestStubbornContainerIsKilledInTime(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		// The user loses patience.
 		m.Update(deleted(pod, 1))
-		for synctest.Wait(); !w.deleted[uid]; synctest.Wait() {
+		for synctest.Wait(); !w.isDeleted(uid); synctest.Wait() {
 			time.Sleep(time.Second)
 		}
 		if took := time.Since(began); took > 23*time.Second {
@@ -346,7 +346,7 @@ func TestOrphansAreSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.empty(t)
-		if w.deleted[uid] {
+		if w.isDeleted(uid) {
 			t.Error("a pod that the API does not know must not be deleted from it")
 		}
 	})
@@ -402,7 +402,7 @@ func TestDeathAtEveryStep(t *testing.T) {
 				}
 				time.Sleep(10 * time.Second)
 				w.empty(t)
-				if !w.deleted[uid] {
+				if !w.isDeleted(uid) {
 					t.Error("not deleted from the API")
 				}
 			})
