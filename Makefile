@@ -17,11 +17,7 @@ GOLANGCI_VERSION := v2.15.0
 GOLANGCI := bin/golangci-lint-$(GOLANGCI_VERSION)
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-KUBERNETES = $(shell go list -m -f '{{.Version}}' k8s.io/kubernetes)
-LDFLAGS = -s -w -X main.version=$(VERSION) \
-	-X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \
-	-X k8s.io/component-base/version.gitMajor=1 \
-	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES)))
+LDFLAGS = -s -w -X main.version=$(VERSION)
 
 .PHONY: up down build deps test-deps test unit e2e verify lint race bench clean guestbook-base
 

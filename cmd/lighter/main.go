@@ -6,11 +6,18 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+
+	"lighter.dev/lighter/cmd/lighter/release"
 )
 
 func main() {
+	if err := release.Stamp(); err != nil {
+		fmt.Fprintln(os.Stderr, "lighter:", err)
+		os.Exit(1)
+	}
 	defaultKubeconfig()
 	// Under the name kubectl (a link will do) we are kubectl.
 	if filepath.Base(os.Args[0]) == "kubectl" {

@@ -3,9 +3,9 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	kubernetes "k8s.io/component-base/version"
 )
 
 // version is set by the build: -ldflags "-X main.version=v0.1.0".
@@ -18,24 +18,8 @@ func newVersionCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintf(cmd.OutOrStdout(), "lighter %s (Kubernetes API %s, %s %s/%s)\n",
-				version, moduleVersion("k8s.io/kubernetes", "k8s.io/client-go"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				version, kubernetes.Get().GitVersion, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
 	}
-}
-
-// moduleVersion is the version of the first of these modules in the binary.
-func moduleVersion(paths ...string) string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, path := range paths {
-		for _, module := range info.Deps {
-			if module.Path == path {
-				return module.Version
-			}
-		}
-	}
-	return "unknown"
 }
