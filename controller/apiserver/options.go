@@ -31,9 +31,11 @@ const (
 	agentTimeout = 5 * time.Second
 )
 
-// admissionOff are the upstream plugins for kinds that are not served here.
+// admissionOff are the upstream plugins for kinds that are not served here, and
+// DefaultTolerationSeconds, which would keep the pods of a lost host for five
+// minutes: controller/lifecycle decides about pods that say nothing themselves.
 var admissionOff = []string{
-	"ClusterTrustBundleAttest", "DefaultIngressClass", "DefaultStorageClass", "LimitRanger",
+	"ClusterTrustBundleAttest", "DefaultIngressClass", "DefaultStorageClass", "DefaultTolerationSeconds", "LimitRanger",
 	"MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "NodeDeclaredFeatureValidator",
 	"PersistentVolumeClaimResize", "PodGroupProtection", "PodTopologyLabels", "ResourceQuota", "RuntimeClass",
 	"StorageObjectInUseProtection", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook",
