@@ -108,6 +108,7 @@ func (n *Node) keepLease(ctx context.Context) error {
 		case err == nil && failing:
 			n.cfg.Log.Info("Renewed the node's lease again")
 			failing = false
+			n.Trigger() // the node may count as lost meanwhile
 		}
 		have = next
 		select {

@@ -79,8 +79,7 @@ type Node struct {
 
 	mu          sync.Mutex
 	annotations map[string]string
-	written     map[string]string  // annotations as written last
-	last        *corev1.NodeStatus // as written last
+	written     map[string]string // annotations as written last
 	images      []corev1.ContainerImage
 }
 
@@ -208,9 +207,8 @@ func (n *Node) register(ctx context.Context) error {
 		Spec:       corev1.NodeSpec{Taints: n.cfg.Taints},
 	}
 	node.Status = *n.status(ctx, nil, time.Now())
-	made, err := nodes.Create(ctx, node, metav1.CreateOptions{})
+	_, err := nodes.Create(ctx, node, metav1.CreateOptions{})
 	if err == nil {
-		n.remember(&made.Status)
 		n.mu.Lock()
 		n.written = node.Annotations
 		n.mu.Unlock()
@@ -240,10 +238,4 @@ func (n *Node) currentAnnotations() map[string]string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return maps.Clone(n.annotations)
-}
-
-func (n *Node) remember(st *corev1.NodeStatus) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.last = st.DeepCopy()
 }

@@ -32,7 +32,8 @@ const (
 	maxImages = 200
 )
 
-// keepStatus writes the status when it changed, and now and then.
+// keepStatus writes the status when it changed here or in the API, and now and
+// then.
 func (n *Node) keepStatus(ctx context.Context) {
 	check := time.NewTicker(checkPeriod)
 	defer check.Stop()
@@ -210,19 +211,17 @@ func (n *Node) listImages(ctx context.Context) []corev1.ContainerImage {
 	return n.images
 }
 
-// writeStatus patches what changed. Without a change only an old heartbeat is
-// a reason to write.
+// writeStatus patches what differs from what the API has. It reads that each
+// time: the control plane writes Unknown into the conditions of a silent node,
+// and only the agent takes that back. Without a difference only an old heartbeat
+// is a reason to write.
 func (n *Node) writeStatus(ctx context.Context, now time.Time) error {
-	n.mu.Lock()
-	before := n.last
-	n.mu.Unlock()
-	if before == nil {
-		have, err := n.cfg.Client.CoreV1().Nodes().Get(ctx, n.cfg.Name, metav1.GetOptions{})
-		if err != nil {
-			return fmt.Errorf("get node %s: %w", n.cfg.Name, err)
-		}
-		before = &have.Status
+	nodes := n.cfg.Client.CoreV1().Nodes()
+	have, err := nodes.Get(ctx, n.cfg.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get node %s: %w", n.cfg.Name, err)
 	}
+	before := &have.Status
 	next := n.status(ctx, before, now)
 	if !n.due(before, next, now) {
 		return nil
@@ -231,15 +230,9 @@ func (n *Node) writeStatus(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	node, err := n.cfg.Client.CoreV1().Nodes().Patch(ctx, n.cfg.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{}, "status")
-	if err != nil {
-		// What the API has is unknown now, or the node was deleted.
-		n.mu.Lock()
-		n.last = nil
-		n.mu.Unlock()
+	if _, err := nodes.Patch(ctx, n.cfg.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{}, "status"); err != nil {
 		return fmt.Errorf("patch status of node %s: %w", n.cfg.Name, err)
 	}
-	n.remember(&node.Status)
 	return nil
 }
 
