@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/containerd/continuity"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -42,11 +44,7 @@ func (f networkFacts) save(path string) error {
 	if err != nil {
 		return err
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, content, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temporary, path)
+	return continuity.AtomicWriteFile(path, content, 0o600)
 }
 
 // forgetFacts removes the kept facts; it is well if there are none.

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/continuity"
 	"k8s.io/client-go/util/keyutil"
 )
 
@@ -213,17 +214,8 @@ func writeKey(path string, key *ecdsa.PrivateKey) error {
 // writeFile replaces a file as a whole or not at all. It never was readable by
 // others, not even for a moment.
 func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return fmt.Errorf("pki: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := continuity.AtomicWriteFile(path, content, 0o600); err != nil {
 		return fmt.Errorf("pki: write %s: %w", path, err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("pki: %w", err)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/containerd/continuity"
 )
 
 const peersFile = "peers.json"
@@ -36,16 +38,7 @@ func storePeers(dir string, peers []Peer) error {
 		return fmt.Errorf("keep peers: %w", err)
 	}
 	path := filepath.Join(dir, peersFile)
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600) //nolint:gosec // our own folder
-	if err != nil {
-		return fmt.Errorf("keep peers: %w", err)
-	}
-	_, err = f.Write(append(content, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := continuity.AtomicWriteFile(path, append(content, '\n'), 0o600); err != nil {
 		return fmt.Errorf("keep peers: %w", err)
 	}
 	return nil

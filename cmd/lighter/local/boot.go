@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/containerd/continuity"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -71,9 +73,9 @@ func (c *Cluster) writeEtc(host Host) error {
 		return err
 	}
 	return errors.Join(
-		writeFile(filepath.Join(upper, "hostname"), []byte(host.Name+"\n"), 0o644),
-		writeFile(filepath.Join(upper, "hosts"), []byte(hosts), 0o644),
-		writeFile(filepath.Join(upper, "resolv.conf"), resolv, 0o644),
+		continuity.AtomicWriteFile(filepath.Join(upper, "hostname"), []byte(host.Name+"\n"), 0o644),
+		continuity.AtomicWriteFile(filepath.Join(upper, "hosts"), []byte(hosts), 0o644),
+		continuity.AtomicWriteFile(filepath.Join(upper, "resolv.conf"), resolv, 0o644),
 	)
 }
 

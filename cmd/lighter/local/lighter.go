@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/continuity"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
@@ -65,7 +67,7 @@ func (l *Lighter) Prepare(ctx context.Context, c *Cluster, host Host, etc string
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	return []string{binDir + "/lighter", string(host.Role)}, writeFile(path, content, 0o600)
+	return []string{binDir + "/lighter", string(host.Role)}, continuity.AtomicWriteFile(path, content, 0o600)
 }
 
 // token makes one join token for all agents of this run. A host that has been
@@ -166,7 +168,7 @@ func (c *Cluster) publishKubeconfig() error {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return writeFile(c.Kubeconfig(), content, 0o600)
+	return continuity.AtomicWriteFile(c.Kubeconfig(), content, 0o600)
 }
 
 func (c *Cluster) client() (*rest.Config, kubernetes.Interface, error) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/containerd/continuity"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -83,7 +85,7 @@ func hostEnv(environ []string) []string {
 // its own, with its output appended to the host's log file.
 func (c *Cluster) startDaemon(host string, argv []string) (*exec.Cmd, error) {
 	// Written first: whatever runs later can be told from its children.
-	if err := writeFile(c.argvFile(host), []byte(cmdline(argv)), 0o644); err != nil {
+	if err := continuity.AtomicWriteFile(c.argvFile(host), []byte(cmdline(argv)), 0o644); err != nil {
 		return nil, err
 	}
 	log, err := os.OpenFile(c.LogFile(host), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

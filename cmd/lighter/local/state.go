@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/continuity"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -81,23 +83,7 @@ func (c *Cluster) save() error {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(c.Dir, stateFile), append(content, '\n'), 0o644)
-}
-
-// writeFile replaces a file in one step, so that a reader or a crash sees the
-// old content or the new one.
-func writeFile(path string, content []byte, mode fs.FileMode) error {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(content)
-	err = errors.Join(err, file.Chmod(mode), file.Sync(), file.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(file.Name(), path)
+	return continuity.AtomicWriteFile(filepath.Join(c.Dir, stateFile), append(content, '\n'), 0o644)
 }
 
 // lock keeps two verbs on one cluster apart; the second waits. The kernel drops
