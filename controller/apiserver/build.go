@@ -69,6 +69,19 @@ func (r *buildREST) Connect(ctx context.Context, name string, options runtime.Ob
 		Scheme: agent.Scheme, Host: net.JoinHostPort(agent.Hostname, agent.Port),
 		Path: "/build/" + image.Namespace + "/" + name,
 	}
-	handler := proxy.NewUpgradeAwareHandler(location, agent.Transport, false, true, proxy.NewErrorResponder(responder))
-	return handler, nil
+	return proxy.NewUpgradeAwareHandler(location, agent.Transport, false, true, builderLost{responder, node}), nil
+}
+
+// builderLost answers for a builder that could not be reached: it restarts, or it
+// is gone and its Node does not say so yet. Either passes within seconds, so the
+// client is told to come back.
+type builderLost struct {
+	responder rest.Responder
+	node      string
+}
+
+func (b builderLost) Error(_ http.ResponseWriter, _ *http.Request, err error) {
+	status := apierrors.NewServiceUnavailable(fmt.Sprintf("builder %s cannot be reached: %v", b.node, err))
+	status.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
+	b.responder.Error(status)
 }

@@ -3,7 +3,9 @@ package buildclient
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -49,6 +52,36 @@ func TestDialAPI(t *testing.T) {
 	defer conn.Close()
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
 		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+func TestDialPatience(t *testing.T) {
+	busy := &apierrors.StatusError{ErrStatus: metav1.Status{Code: 503, Reason: metav1.StatusReasonServiceUnavailable, Details: &metav1.StatusDetails{RetryAfterSeconds: 1}}}
+	tests := []struct {
+		name    string
+		answers []error // of one try after the other; nil is a connection
+		limit   time.Duration
+		tries   int
+		want    error
+	}{
+		{"at once", []error{nil}, 5 * time.Second, 1, nil},
+		{"asked to come back", []error{busy, busy, nil}, 5 * time.Second, 3, nil},
+		{"too often", []error{busy, busy, busy, busy}, 2500 * time.Millisecond, 3, busy},
+		{"refused for good", []error{io.ErrUnexpectedEOF, nil}, 5 * time.Second, 1, io.ErrUnexpectedEOF},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tries := 0
+				_, err := patiently(t.Context(), tt.limit, func() (net.Conn, error) {
+					tries++
+					return nil, tt.answers[tries-1]
+				})
+				if !errors.Is(err, tt.want) || tries != tt.tries {
+					t.Errorf("%v after %d tries, want %v after %d", err, tries, tt.want, tt.tries)
+				}
+			})
+		})
 	}
 }
 

@@ -25,6 +25,10 @@ const Protocol = "lighter-build"
 // answerWait is how long the API server and a builder may take to accept.
 const answerWait = 30 * time.Second
 
+// reachWait is how long to go on trying while the server asks for patience: it
+// covers a builder's restart, and the time until a dead one counts as lost.
+const reachWait = 15 * time.Second
+
 // dialAPI opens the subresource images/build of the API server.
 func dialAPI(ctx context.Context, cfg Config) (net.Conn, error) {
 	if cfg.REST == nil {
@@ -39,7 +43,28 @@ func dialAPI(ctx context.Context, cfg Config) (net.Conn, error) {
 	if cfg.Node != "" {
 		u.RawQuery = url.Values{"node": {cfg.Node}}.Encode()
 	}
-	return Upgrade(ctx, cfg.REST, &u)
+	return patiently(ctx, reachWait, func() (net.Conn, error) { return Upgrade(ctx, cfg.REST, &u) })
+}
+
+// patiently repeats dial for as long as the answer is to come back later.
+func patiently(ctx context.Context, limit time.Duration, dial func() (net.Conn, error)) (net.Conn, error) {
+	deadline := time.Now().Add(limit)
+	for {
+		conn, err := dial()
+		if err == nil {
+			return conn, nil
+		}
+		seconds, later := apierrors.SuggestsClientDelay(err)
+		pause := time.Duration(seconds) * time.Second
+		if !later || time.Now().Add(pause).After(deadline) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause):
+		}
+	}
 }
 
 // Upgrade sends POST to u with the TLS settings and credentials of config and
