@@ -86,7 +86,7 @@ func (p *controlPlane) assemble(ctx context.Context) error {
 	builders := &builderPicker{}
 	var err error
 	p.api, err = apiserver.New(ctx, apiserver.Config{
-		Etcd: p.store.Transport(), Authority: p.authority,
+		Etcd: p.store.Transport(), NewClient: p.store.InProcess(), Authority: p.authority,
 		Bind: p.settings.bind.AsSlice(), Port: p.settings.port, Advertise: p.settings.advertise.AsSlice(),
 		ServiceCIDR: p.settings.serviceCIDR, PodCIDR: p.settings.clusterCIDR, ClusterDomain: p.settings.domain,
 		Builders: builders, Log: p.log.With("part", "apiserver"),

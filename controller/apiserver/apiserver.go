@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/util/wait"
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -33,6 +35,9 @@ import (
 // a stop.
 const shutdownTimeout = time.Second
 
+// settled is how long after the start there is time to tidy up.
+const settled = 5 * time.Second
+
 // caPath is where the CA certificate can be had without credentials.
 const caPath = "/cacerts"
 
@@ -40,6 +45,8 @@ const caPath = "/cacerts"
 type Config struct {
 	// Etcd is where objects are stored.
 	Etcd storagebackend.TransportConfig
+	// NewClient makes clients of that etcd if it is in this process; nil if not.
+	NewClient func() *clientv3.Client
 	// Authority is the cluster's identity.
 	Authority *pki.Authority
 	// Bind is the address to listen on, all of them if nil, and Port the port;
@@ -114,6 +121,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err := s.instance.ControlPlane.InstallAPIs(imageProvider{builders: s.cfg.Builders, agents: agents}); err != nil {
 		return err
 	}
+	newDocuments(s.generic().Handler, generic.OpenAPIConfig, generic.OpenAPIV3Config).install()
 	t := newTenancy(s.client, s.Informers(), string(s.cfg.Authority.PEM), s.cfg.Log)
 	return errors.Join(
 		s.generic().AddPostStartHook("lighter-bootstrap", func(hook genericapiserver.PostStartHookContext) error {
@@ -164,8 +172,16 @@ func (s *Server) awaitReady(ctx context.Context) {
 	err := wait.PollUntilContextCancel(ctx, pause, true, func(ctx context.Context) (bool, error) {
 		return s.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil, nil
 	})
-	if err == nil {
-		close(s.ready)
+	if err != nil {
+		return
+	}
+	close(s.ready)
+	// What it took to start is garbage now. The pause leaves the CPU to the hosts
+	// that join at once.
+	select {
+	case <-ctx.Done():
+	case <-time.After(settled):
+		debug.FreeOSMemory()
 	}
 }
 

@@ -6,6 +6,9 @@
 //	apiserver.go  New and Run: options → configuration → one server, no delegates
 //	options.go    the settings, in terms of upstream's options
 //	resources.go  which kinds are served
+//	storage.go    storages that call the etcd of this process directly
+//	openapi.go    OpenAPI: the models, and how documents are built
+//	documents.go  OpenAPI: documents are served from their compressed text
 //	standins.go   informers of kinds that upstream watches and we do not serve
 //	image.go      storage of images.lighter.dev
 //	build.go      the subresource images/build: a tunnel to a builder agent

@@ -2,25 +2,19 @@ package apiserver
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
-	openapicommon "k8s.io/kube-openapi/pkg/common"
-	openapiutil "k8s.io/kube-openapi/pkg/util"
-	"k8s.io/kube-openapi/pkg/validation/spec"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/controlplane"
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
 	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
 	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
-	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
 	"k8s.io/kubernetes/pkg/kubeapiserver/admission"
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
 
-	"lighter.dev/lighter/api/openapi"
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
@@ -48,6 +42,8 @@ func settings(cfg Config) *options.Options {
 	o.Etcd.EncryptionProviderConfigFilepath = cfg.Authority.EncryptionFile()
 	// etcd compacts by itself; two compactors would only do the work twice.
 	o.Etcd.StorageConfig.CompactionInterval = 0
+	// Upstream's check opens two connections of its own.
+	o.Etcd.SkipHealthEndpoints = cfg.NewClient != nil
 
 	o.SecureServing.BindPort = cfg.Port
 	o.SecureServing.Required = true
@@ -97,6 +93,11 @@ func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.NewClient != nil {
+		generic.RESTOptionsGetter = inProcess{generic.RESTOptionsGetter, cfg.NewClient}
+		generic.AddHealthChecks(etcdHealth(cfg.NewClient()))
+	}
+	generic.SkipOpenAPIInstallation = true // documents does it
 	// Our kind has no protobuf form.
 	storage.SetSerializer(v1alpha1.Resource("images"), runtime.ContentTypeJSON, nil)
 	capabilities.Setup(true, 0)
@@ -123,25 +124,4 @@ func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
 		config.Extra.EndpointReconcilerType = reconcilers.NoneEndpointReconcilerType
 	}
 	return config, nil
-}
-
-// definitions are the OpenAPI models of the built-in kinds and ours. Where ours
-// refer to upstream's, the generator writes Go's names; upstream uses the models'.
-func definitions(ref openapicommon.ReferenceCallback) map[string]openapicommon.OpenAPIDefinition {
-	all := generatedopenapi.GetOpenAPIDefinitions(ref)
-	ours := openapi.GetOpenAPIDefinitions(func(path string) spec.Ref { return ref(modelName(path)) })
-	for name, definition := range ours {
-		for i, dependency := range definition.Dependencies {
-			definition.Dependencies[i] = modelName(dependency)
-		}
-		all[name] = definition
-	}
-	return all
-}
-
-func modelName(name string) string {
-	if strings.Contains(name, "/") {
-		return openapiutil.ToRESTFriendlyName(name)
-	}
-	return name
 }

@@ -22,6 +22,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 )
@@ -83,6 +84,15 @@ func (s *Store) Transport() storagebackend.TransportConfig { return s.transport 
 
 // Client is a connection for what is not an API object.
 func (s *Store) Client() *clientv3.Client { return s.client }
+
+// InProcess returns what makes further clients of the embedded server, without a
+// connection between them; nil for an external etcd. Whoever makes one closes it.
+func (s *Store) InProcess() func() *clientv3.Client {
+	if s.etcd == nil {
+		return nil
+	}
+	return func() *clientv3.Client { return v3client.New(s.etcd.Server) }
+}
 
 // Failed delivers what stops the embedded server, such as a full disk. It
 // never delivers anything for an external one.
@@ -156,6 +166,7 @@ func embeddedConfig(cfg Config, files certFiles, endpoint url.URL) *embed.Config
 	c.ClientTLSInfo = transport.TLSInfo{
 		CertFile: files.cert, KeyFile: files.key, TrustedCAFile: files.ca, ClientCertAuth: true,
 	}
+	c.EnableGRPCGateway = false // nobody speaks JSON to it
 	c.QuotaBackendBytes = quotaBytes
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "10m"
 	// With one member there is nobody to wait for: elections only cost start-up time.
