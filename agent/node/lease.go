@@ -91,39 +91,59 @@ func (n *Node) lease(have *coordinationv1.Lease, now time.Time) *coordinationv1.
 	return lease
 }
 
-// keepLease renews until ctx ends. It returns ErrNameTaken only.
+// retryPause is how soon a failed renewal is tried again: a host has little time
+// to show that it lives.
+const retryPause = 250 * time.Millisecond
+
+// keepLease renews until ctx ends. It returns ErrNameTaken only. The first
+// attempt after a success has to be answered before the next one is due; those
+// after a failure get a new connection, and time.
 func (n *Node) keepLease(ctx context.Context) error {
-	ticker := time.NewTicker(n.cfg.LeaseInterval)
-	defer ticker.Stop()
 	var have *coordinationv1.Lease
-	failing := false
+	var outage *time.Time // since when renewals fail; nil: they do not
 	for {
-		next, err := n.renew(ctx, have)
+		start, limit, pause := time.Now(), n.cfg.LeaseInterval, n.cfg.LeaseInterval
+		if outage != nil {
+			limit = n.cfg.LeaseDuration
+		}
+		next, err := n.renew(ctx, have, limit)
 		switch {
 		case errors.Is(err, ErrNameTaken):
 			return err
-		case err != nil && ctx.Err() == nil && !failing:
-			n.cfg.Log.Warn("Cannot renew the node's lease, will go on trying", "err", err)
-			failing = true
-		case err == nil && failing:
-			n.cfg.Log.Info("Renewed the node's lease again")
-			failing = false
-			n.Trigger() // the node may count as lost meanwhile
+		case err != nil:
+			pause = min(pause, retryPause)
+			if outage == nil && ctx.Err() == nil {
+				n.cfg.Log.Warn("Cannot renew the node's lease, will go on trying", "err", err)
+				outage = &start
+			}
+			n.cfg.DropLease()
+		case outage != nil:
+			n.backAgain(time.Since(*outage))
+			outage = nil
 		}
 		have = next
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(pause - min(pause, time.Since(start))):
 		}
 	}
 }
 
+// backAgain ends an outage.
+func (n *Node) backAgain(after time.Duration) {
+	n.cfg.Log.Info("Renewed the node's lease again", "after", after.Round(time.Millisecond))
+	if after >= n.cfg.LeaseDuration/2 {
+		n.cfg.Back()
+	}
+	n.Trigger() // the node may count as lost meanwhile
+}
+
 // renew writes the Lease once; nil means that it has to be read again first.
-func (n *Node) renew(ctx context.Context, have *coordinationv1.Lease) (*coordinationv1.Lease, error) {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaseDuration)
+func (n *Node) renew(ctx context.Context, have *coordinationv1.Lease, limit time.Duration) (*coordinationv1.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	leases := n.cfg.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	leases := n.cfg.LeaseClient.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	if have == nil {
 		found, err := leases.Get(ctx, n.cfg.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {

@@ -62,6 +62,13 @@ type Config struct {
 	ImagesChanged func() <-chan struct{}
 	// NetworkReady says why pods cannot be connected yet; nil when they can.
 	NetworkReady func() error
+	// LeaseClient renews the Lease; nil means Client. A connection of its own lets
+	// DropLease, if not nil, give it up when a renewal gets no answer, so that the
+	// next one does not wait for TCP. Back, if not nil, is called when the API
+	// answers again after a silence of at least LeaseDuration/2.
+	LeaseClient kubernetes.Interface
+	DropLease   func()
+	Back        func()
 	// LeaseInterval is the pause between renewals (1 s), LeaseDuration how long
 	// a renewal counts (5 s), StatusInterval how often the status is written
 	// though it did not change (5 min).
@@ -116,6 +123,15 @@ func setDefaults(cfg *Config) {
 	}
 	if cfg.Hostname == "" {
 		cfg.Hostname = cfg.Name
+	}
+	if cfg.LeaseClient == nil {
+		cfg.LeaseClient = cfg.Client
+	}
+	if cfg.DropLease == nil {
+		cfg.DropLease = func() {}
+	}
+	if cfg.Back == nil {
+		cfg.Back = func() {}
 	}
 	if cfg.NetworkReady == nil {
 		cfg.NetworkReady = func() error { return nil }

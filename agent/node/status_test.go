@@ -16,7 +16,7 @@ import (
 
 func newNode(t *testing.T, client *fake.Clientset) *Node {
 	t.Helper()
-	n, err := New(Config{Client: client, Name: "n1", DataDir: t.TempDir(), Annotations: map[string]string{"a": "b"}, LeaseInterval: time.Millisecond, Log: slog.New(slog.DiscardHandler)})
+	n, err := New(Config{Client: client, Name: "n1", DataDir: t.TempDir(), Annotations: map[string]string{"a": "b"}, LeaseInterval: time.Second, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,6 +81,9 @@ func TestUnchangedStatusIsNotWritten(t *testing.T) {
 func TestStatusFollowsLease(t *testing.T) {
 	client := fake.NewClientset()
 	n := newNode(t, client)
+	n.cfg.LeaseDuration = 0 // every outage is a long one
+	dropped, back := 0, 0
+	n.cfg.DropLease, n.cfg.Back = func() { dropped++ }, func() { back++ }
 	failures := 3
 	client.PrependReactor("get", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
 		failures--
@@ -97,5 +100,8 @@ func TestStatusFollowsLease(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	if dropped != 3 || back != 1 {
+		t.Errorf("connections were dropped %d times, the end of the outage was told %d times", dropped, back)
 	}
 }

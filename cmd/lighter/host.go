@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
 	"lighter.dev/lighter/agent/assign"
@@ -21,6 +22,7 @@ import (
 	"lighter.dev/lighter/agent/image"
 	"lighter.dev/lighter/agent/node"
 	"lighter.dev/lighter/agent/pod"
+	"lighter.dev/lighter/agent/redial"
 	"lighter.dev/lighter/agent/runtime"
 	"lighter.dev/lighter/agent/status"
 	"lighter.dev/lighter/api/client/clientset"
@@ -45,6 +47,9 @@ type host struct {
 
 	identity  *identity.Identity
 	client    kubernetes.Interface
+	lease     kubernetes.Interface // renews the node's lease, by connections of its own
+	dialer    *redial.Dialer       // of all clients but lease
+	leaseDial *redial.Dialer
 	own       clientset.Interface
 	informers informers.SharedInformerFactory
 	images    lighterinformers.SharedInformerFactory
@@ -118,11 +123,22 @@ func (h *host) join(ctx context.Context) error {
 	// a burst of pods.
 	config.QPS, config.Burst = -1, -1
 	config.UserAgent = "lighter-agent"
-	if h.own, err = clientset.NewForConfig(config); err != nil {
+	h.dialer, h.leaseDial = redial.New(), redial.New()
+	config.Dial = h.dialer.DialContext
+	shared, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	if h.own, err = clientset.NewForConfigAndClient(config, shared); err != nil {
 		return err
 	}
 	config.ContentType = "application/vnd.kubernetes.protobuf"
-	if h.client, err = kubernetes.NewForConfig(config); err != nil {
+	if h.client, err = kubernetes.NewForConfigAndClient(config, shared); err != nil {
+		return err
+	}
+	leaseConfig := rest.CopyConfig(config)
+	leaseConfig.Dial = h.leaseDial.DialContext
+	if h.lease, err = kubernetes.NewForConfig(leaseConfig); err != nil {
 		return err
 	}
 	h.recorder = status.NewRecorder(ctx, h.client, h.options.nodeName)
@@ -178,7 +194,8 @@ func (h *host) nodeConfig() node.Config {
 	labels, _ := h.options.nodeLabels() // checked in newHost
 	taints, _ := h.options.nodeTaints()
 	return node.Config{
-		Client: h.client, Name: h.options.nodeName, IPs: []netip.Addr{h.ip}, Port: int32(h.options.port),
+		Client: h.client, LeaseClient: h.lease, DropLease: h.leaseDial.Drop, Back: h.dialer.Drop,
+		Name: h.options.nodeName, IPs: []netip.Addr{h.ip}, Port: int32(h.options.port),
 		Version: version, Labels: labels, Taints: taints, DataDir: h.dir(""), MaxPods: h.options.maxPods,
 		Images: h.heldImages, ImagesChanged: h.store.Changed, NetworkReady: h.networkReady, Log: h.logOf("node"),
 	}
