@@ -14,7 +14,8 @@ import (
 // guestbook is a copy of manifests/guestbook that a test may change.
 type guestbook struct {
 	ns, dir string
-	port    int // its NodePort
+	port    int    // its NodePort
+	last    string // the host that answers goes to
 }
 
 // newGuestbook copies the manifests, with another NodePort and pods that do not

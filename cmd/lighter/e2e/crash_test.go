@@ -1,0 +1,347 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The tests of this file break hosts: they do not run beside others.
+
+var everyHost = []string{"host-1", "host-2", "host-3"}
+
+// mend starts what a test has killed, whether it passed or not.
+func mend(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, args := range [][]string{{"heal"}, {"start", "host-1", "host-2", "host-3"}} {
+			if err := local(args...); err != nil {
+				t.Error(err)
+			}
+		}
+		nodesReady(t, 30*time.Second, everyHost...)
+	})
+}
+
+// nodesReady waits until each of these hosts says Ready.
+func nodesReady(t *testing.T, timeout time.Duration, names ...string) {
+	t.Helper()
+	eventually(t, timeout, fmt.Sprintf("%v are Ready", names), func() error {
+		for _, name := range names {
+			status, err := nodeReady(t, name)
+			if err != nil {
+				return err
+			}
+			if status != corev1.ConditionTrue {
+				return fmt.Errorf("%s: Ready is %s", name, status)
+			}
+		}
+		return nil
+	})
+}
+
+func nodeReady(t *testing.T, name string) (corev1.ConditionStatus, error) {
+	node, err := client(t).CoreV1().Nodes().Get(context.Background(), name, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			return condition.Status, nil
+		}
+	}
+	return "", errors.New("no condition Ready")
+}
+
+// same fails if any container of before has gone or been started anew.
+func same(t *testing.T, before, after map[string]life) {
+	t.Helper()
+	for name, was := range before {
+		if now, ok := after[name]; !ok {
+			t.Errorf("%s is gone", name)
+		} else if now != was {
+			t.Errorf("%s was %+v, now %+v", name, was, now)
+		}
+	}
+}
+
+// TestKilledDaemonsKeepContainers: SIGKILL of each host's lighter process leaves
+// the containers running, they serve meanwhile, and the next process adopts them.
+func TestKilledDaemonsKeepContainers(t *testing.T) {
+	g := newGuestbook(t, 30081)
+	mend(t)
+	lighter(t, g.args()...)
+	before := lives(t, g.ns, "")
+	if len(before) != 4 {
+		t.Fatalf("%d containers run, want 4: %v", len(before), before)
+	}
+	ips := nodeIPs(t)
+	for _, killed := range [][]string{{"host-1"}, {"host-2"}, {"host-3"}, everyHost} {
+		t.Run(strings.Join(killed, " "), func(t *testing.T) {
+			// The data plane is in the kernel; /healthz needs no DNS.
+			supervised := map[string]string{}
+			for _, host := range killed {
+				supervised[host] = supervisors(t, host)
+			}
+			stop := g.visitors(t, "/healthz", ips...)
+			onCluster(t, append([]string{"kill", "--daemon"}, killed...)...)
+			for _, host := range killed {
+				if got := supervisors(t, host); got != supervised[host] {
+					t.Errorf("%s: its containers' supervisors were %s, now %s", host, supervised[host], got)
+				}
+			}
+			onCluster(t, append([]string{"start"}, killed...)...)
+			nodesReady(t, 20*time.Second, everyHost...)
+			eventually(t, 20*time.Second, "all pages are served", func() error { return g.onEveryHost(t, "<h1>Guestbook</h1>") })
+			if visits, failures := stop(); len(failures) > 0 {
+				t.Errorf("%d of %d visits fail:\n%s", len(failures), visits, strings.Join(failures, "\n"))
+			}
+			eventually(t, 10*time.Second, "all pods are Ready", func() error {
+				if n := len(readyPods(t, g.ns, "")); n != 4 {
+					return fmt.Errorf("%d are", n)
+				}
+				return nil
+			})
+			same(t, before, lives(t, g.ns, ""))
+		})
+	}
+}
+
+// TestKilledDuringRollout kills at a random moment of a build and rollout, and
+// wants the manifest's state in the end, with no container of the new version
+// started twice.
+func TestKilledDuringRollout(t *testing.T) {
+	g := newGuestbook(t, 30082)
+	mend(t)
+	lighter(t, g.args()...)
+	title := "<h1>$title</h1>"
+	for i, killed := range [][]string{{"host-1"}, {"host-2"}, {"host-3"}, everyHost, {"host-1"}} {
+		t.Run(strings.Join(killed, " "), func(t *testing.T) {
+			next := fmt.Sprintf("<h1>$title</h1><p>edition %d</p>", i)
+			g.edit(t, pageScript, title, next)
+			title = next
+			moment := time.Duration(rand.Int64N(int64(2500 * time.Millisecond)))
+			t.Logf("kill after %s", moment)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			apply := exec.CommandContext(ctx, shared.binary, g.args()...)
+			apply.Env = append(apply.Environ(), "KUBECONFIG="+shared.kubeconfig)
+			if err := apply.Start(); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(moment) // the random moment, not a wait for something
+			onCluster(t, append([]string{"kill", "--daemon"}, killed...)...)
+			onCluster(t, append([]string{"start"}, killed...)...)
+			nodesReady(t, 20*time.Second, everyHost...)
+			_ = apply.Wait() // it may have lost its server or its builder
+			new := newest(t, g)
+			lighter(t, g.args()...)
+			if err := g.onEveryHost(t, fmt.Sprintf("edition %d", i)); err != nil {
+				t.Error(err)
+			}
+			now := lives(t, g.ns, "app=frontend")
+			same(t, new, now)
+			for name, l := range now {
+				if l.restarts != 0 {
+					t.Errorf("%s was restarted %d times", name, l.restarts)
+				}
+			}
+			fourPods(t, g.ns)
+		})
+	}
+}
+
+// newest are the front end's containers of its newest ReplicaSet, if that one
+// is of the edition being applied: those that must survive to the end.
+func newest(t *testing.T, g guestbook) map[string]life {
+	t.Helper()
+	sets, err := client(t).AppsV1().ReplicaSets(g.ns).List(t.Context(), metav1.ListOptions{LabelSelector: "app=frontend"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := lives(t, g.ns, "app=frontend")
+	if len(sets.Items) == 0 {
+		return nil
+	}
+	last := slices.MaxFunc(sets.Items, func(a, b appsv1.ReplicaSet) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	if last.Status.Replicas == 0 {
+		return nil
+	}
+	active := 0
+	for _, set := range sets.Items {
+		if set.Status.Replicas > 0 {
+			active++
+		}
+	}
+	if active < 2 {
+		return nil // no rollout under way: these may be the old ones
+	}
+	maps.DeleteFunc(all, func(name string, _ life) bool { return !strings.HasPrefix(name, last.Name+"-") })
+	t.Logf("%d containers of the new version ran when the hosts were back", len(all))
+	return all
+}
+
+// TestPowerLoss: the pods of a host that is gone run elsewhere within 10 s, and
+// the host is a member again when it comes back.
+func TestPowerLoss(t *testing.T) {
+	g := newGuestbook(t, 30083)
+	mend(t)
+	lighter(t, g.args()...)
+	onCluster(t, "kill", "host-3")
+	start := time.Now()
+	eventually(t, 15*time.Second, "three front ends run on the hosts that are left", func() error {
+		n := 0
+		for _, pod := range readyPods(t, g.ns, "app=frontend") {
+			if pod.Spec.NodeName != "host-3" {
+				n++
+			}
+		}
+		if n < 3 {
+			return fmt.Errorf("%d run", n)
+		}
+		return nil
+	})
+	took := time.Since(start)
+	t.Logf("replacements Ready after %.1f s", took.Seconds())
+	if took > 10*time.Second {
+		t.Errorf("replacements took %s, want at most 10 s", took)
+	}
+	ips := slices.DeleteFunc(nodeIPs(t), func(ip string) bool { return strings.HasSuffix(ip, ".13") })
+	eventually(t, 30*time.Second, "the page through the hosts that are left", func() error {
+		for _, ip := range ips {
+			if page, err := get(fmt.Sprintf("http://%s:%d/", ip, g.port)); err != nil {
+				return err
+			} else if !strings.Contains(page, "Guestbook") {
+				return errors.New(page)
+			}
+		}
+		return nil
+	})
+	onCluster(t, "start", "host-3")
+	nodesReady(t, 20*time.Second, "host-3")
+	fourPods(t, g.ns) // nothing of host-3's former life
+	eventually(t, 20*time.Second, "host-3 serves again", func() error { return g.onEveryHost(t, "Guestbook") })
+	// It takes work again.
+	create(t, g.ns, "apiVersion: v1\nkind: Pod\nmetadata: {name: back}\nspec: {nodeName: host-3, terminationGracePeriodSeconds: 1, containers: [{name: c, image: guestbook-store, imagePullPolicy: IfNotPresent}]}")
+	untilReady(t, g.ns, "back")
+}
+
+// TestPartition: a host that is cut off for 5 s keeps its pods.
+func TestPartition(t *testing.T) {
+	g := newGuestbook(t, 30084)
+	mend(t)
+	lighter(t, g.args()...)
+	before := lives(t, g.ns, "")
+	onCluster(t, "cut", "host-2")
+	healed := time.After(5 * time.Second)
+	select { // how long the cut lasts, not a wait for something
+	case <-healed:
+	case <-t.Context().Done():
+	}
+	onCluster(t, "heal")
+	nodesReady(t, 20*time.Second, everyHost...)
+	eventually(t, 20*time.Second, "every host serves", func() error { return g.onEveryHost(t, "Guestbook") })
+	same(t, before, lives(t, g.ns, ""))
+	pods, err := client(t).CoreV1().Pods(g.ns).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pods.Items) != len(before) {
+		t.Errorf("%d pods after the partition, %d before", len(pods.Items), len(before))
+	}
+}
+
+// TestControlPlaneDown: pods reach one another by name through Services while
+// the server is down, and an agent that restarts meanwhile keeps its pods.
+func TestControlPlaneDown(t *testing.T) {
+	g := newGuestbook(t, 30085)
+	mend(t)
+	lighter(t, g.args()...)
+	eventually(t, 20*time.Second, "every host serves", func() error { return g.onEveryHost(t, "Guestbook") })
+	entry := sign(t, g)
+	g.last = slices.Max(nodeIPs(t))
+	before := lives(t, g.ns, "")
+	supervised := supervisors(t, "host-2")
+
+	onCluster(t, "kill", "--daemon", "host-1")
+	// Front ends show the store's entries: name, Service, VXLAN. Those on host-1
+	// have lost their DNS server with its lighter process.
+	eventually(t, 10*time.Second, "front ends on both agents reach the store", func() error { return g.answers(entry, "host-2", "host-3") })
+	for _, host := range []string{"host-2", "host-3"} {
+		if got := lookup(t, host, "store."+g.ns+".svc.cluster.local"); !strings.Contains(got, "10.43.") {
+			t.Errorf("DNS on %s: %s", host, got)
+		}
+	}
+
+	onCluster(t, "kill", "--daemon", "host-2")
+	onCluster(t, "start", "host-2")
+	eventually(t, 10*time.Second, "both answer after an agent's restart without server", func() error { return g.answers("", "host-2", "host-3") })
+	if now := supervisors(t, "host-2"); now != supervised {
+		t.Errorf("containers on host-2 are supervised by %s, by %s before its agent was killed", now, supervised)
+	}
+
+	onCluster(t, "start", "host-1")
+	nodesReady(t, 20*time.Second, everyHost...)
+	eventually(t, 20*time.Second, "every host reaches the store", func() error { return g.onEveryHost(t, entry) })
+	same(t, before, lives(t, g.ns, ""))
+}
+
+// sign leaves an entry that a page only shows if it reaches the store.
+func sign(t *testing.T, g guestbook) string {
+	t.Helper()
+	entry := "signed by " + t.Name()
+	response, err := http.PostForm(fmt.Sprintf("http://%s:%d/cgi-bin/index.cgi", nodeIPs(t)[0], g.port), url.Values{"entry": {entry}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return entry
+}
+
+// answers wants a page with text in it from the front ends of each of these hosts.
+func (g guestbook) answers(text string, hosts ...string) error {
+	seen := map[string]bool{}
+	for range 12 {
+		page, err := get(fmt.Sprintf("http://%s:%d/", g.last, g.port))
+		if err != nil {
+			return err
+		}
+		for _, host := range hosts {
+			if strings.Contains(page, "on "+host+"<") && strings.Contains(page, text) {
+				seen[host] = true
+			}
+		}
+	}
+	if len(seen) != len(hosts) {
+		return fmt.Errorf("only %v answered", seen)
+	}
+	return nil
+}
+
+// supervisors are the pids of a host's conmons. Hosts share the machine's pids,
+// but not its network namespace.
+func supervisors(t *testing.T, host string) string {
+	t.Helper()
+	return strings.Join(strings.Fields(hostExec(t, host, "sh", "-c",
+		`own=$(readlink /proc/self/ns/net); for p in $(pgrep -x conmon); do [ "$(readlink /proc/$p/ns/net)" != "$own" ] || echo $p; done`)), " ")
+}
+
+// lookup asks a host's own cluster DNS server for a name.
+func lookup(t *testing.T, host, name string) string {
+	t.Helper()
+	script := `ip=$(ip -4 -o addr show lighter0 | sed 's/.*inet \([0-9.]*\).*/\1/'); busybox nslookup ` + name + ` $ip 2>&1 || true`
+	return hostExec(t, host, "sh", "-c", script)
+}
