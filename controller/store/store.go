@@ -31,6 +31,9 @@ const (
 	// quotaBytes bounds the database; etcd's own default of 2 GiB is small for
 	// clusters with many events.
 	quotaBytes = 4 << 30
+	// snapshotEvery and catchUp are numbers of writes.
+	snapshotEvery = 2000
+	catchUp       = 100
 	// startLimit is how long the embedded server may take, with a large log to replay.
 	startLimit = time.Minute
 	// dialLimit is how long an external cluster may take to answer.
@@ -58,6 +61,7 @@ type Config struct {
 // Store is a running, reachable etcd.
 type Store struct {
 	etcd      *embed.Etcd
+	lock      *os.File // nil if external
 	client    *clientv3.Client
 	transport storagebackend.TransportConfig
 }
@@ -70,7 +74,7 @@ func Start(ctx context.Context, cfg Config) (*Store, error) {
 	}}
 	if len(cfg.Endpoints) == 0 {
 		if err := s.startEmbedded(ctx, cfg); err != nil {
-			return nil, err
+			return nil, errors.Join(err, s.Close())
 		}
 	}
 	if err := s.connect(ctx, cfg.ClusterID); err != nil {
@@ -103,18 +107,19 @@ func (s *Store) Failed() <-chan error {
 	return s.etcd.Err()
 }
 
-// Close disconnects, and stops the embedded server: its files are closed when
-// Close returns.
+// Close disconnects, and stops the embedded server: everything is on the disk,
+// and its files are closed, when Close returns. Clients that InProcess made have
+// to be closed before; etcd would read closed files for them.
 func (s *Store) Close() error {
 	var err error
 	if s.client != nil {
 		err = s.client.Close()
 	}
 	if s.etcd != nil {
-		// Stops consensus and closes the files. What follows only waits, for up to
-		// 6 s, until clients hang up their watches.
-		s.etcd.Server.HardStop()
-		go s.etcd.Close()
+		s.etcd.Close()
+	}
+	if s.lock != nil {
+		s.lock.Close()
 	}
 	return err
 }
@@ -122,6 +127,10 @@ func (s *Store) Close() error {
 func (s *Store) startEmbedded(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("store: %w", err)
+	}
+	var err error
+	if s.lock, err = lock(cfg.Dir); err != nil {
+		return err
 	}
 	files, err := ensureCerts(cfg.Dir + "-pki")
 	if err != nil {
@@ -131,21 +140,16 @@ func (s *Store) startEmbedded(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	e, err := embed.StartEtcd(embeddedConfig(cfg, files, endpoint))
-	if err != nil {
+	if s.etcd, err = embed.StartEtcd(embeddedConfig(cfg, files, endpoint)); err != nil {
 		return explain(err, cfg.Dir)
 	}
-	s.etcd = e
 	select {
-	case <-e.Server.ReadyNotify():
-	case err := <-e.Err():
-		e.Close()
+	case <-s.etcd.Server.ReadyNotify():
+	case err := <-s.etcd.Err():
 		return explain(err, cfg.Dir)
 	case <-ctx.Done():
-		e.Close()
 		return ctx.Err()
 	case <-time.After(startLimit):
-		e.Close()
 		return fmt.Errorf("store: etcd in %s is not ready after %s", cfg.Dir, startLimit)
 	}
 	s.transport = storagebackend.TransportConfig{
@@ -167,6 +171,9 @@ func embeddedConfig(cfg Config, files certFiles, endpoint url.URL) *embed.Config
 		CertFile: files.cert, KeyFile: files.key, TrustedCAFile: files.ca, ClientCertAuth: true,
 	}
 	c.EnableGRPCGateway = false // nobody speaks JSON to it
+	// What the log holds since its last snapshot is also held in memory. Only
+	// other members could want more of it, and there are none.
+	c.SnapshotCount, c.SnapshotCatchUpEntries = snapshotEvery, catchUp
 	c.QuotaBackendBytes = quotaBytes
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "10m"
 	// With one member there is nobody to wait for: elections only cost start-up time.
@@ -175,13 +182,9 @@ func embeddedConfig(cfg Config, files certFiles, endpoint url.URL) *embed.Config
 	return c
 }
 
-// explain turns the errors that users meet into advice.
+// explain turns an error that users meet into advice.
 func explain(err error, dir string) error {
-	text := err.Error()
-	switch {
-	case strings.Contains(text, "timeout") || strings.Contains(text, "resource temporarily unavailable"), strings.Contains(text, "cannot lock"):
-		return fmt.Errorf("store: %s is in use by another server: stop it, or give this one another --data-dir: %w", dir, err)
-	case strings.Contains(text, "no space left"):
+	if strings.Contains(err.Error(), "no space left") {
 		return fmt.Errorf("store: the disk of %s is full: free some space and start again: %w", dir, err)
 	}
 	return fmt.Errorf("store: start etcd in %s: %w", dir, err)
@@ -199,6 +202,17 @@ func freeLoopback() (url.URL, error) {
 }
 
 func (s *Store) connect(ctx context.Context, clusterID string) error {
+	if inProcess := s.InProcess(); inProcess != nil {
+		s.client = inProcess()
+	} else if err := s.dial(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	return s.claim(ctx, clusterID)
+}
+
+func (s *Store) dial() error {
 	tlsConfig, err := s.clientTLS()
 	if err != nil {
 		return err
@@ -209,9 +223,7 @@ func (s *Store) connect(ctx context.Context, clusterID string) error {
 	if err != nil {
 		return fmt.Errorf("store: connect to etcd at %s: %w", s.transport.ServerList, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialLimit)
-	defer cancel()
-	return s.claim(ctx, clusterID)
+	return nil
 }
 
 func (s *Store) clientTLS() (*tls.Config, error) {
