@@ -140,6 +140,9 @@ func (ca *CA) Sign(leaf Leaf, public crypto.PublicKey) ([]byte, error) {
 		leaf.Life = LeafLife
 	}
 	now := ca.now()
+	if now.After(ca.Cert.NotAfter) {
+		return nil, fmt.Errorf("pki: CA %s has expired on %s and signs nothing any more: begin a new cluster", ca.Cert.Subject.CommonName, ca.Cert.NotAfter.Format(time.DateOnly))
+	}
 	end := now.Add(leaf.Life)
 	if end.After(ca.Cert.NotAfter) {
 		end = ca.Cert.NotAfter

@@ -113,7 +113,10 @@ func (s *Store) Failed() <-chan error {
 func (s *Store) Close() error {
 	var err error
 	if s.client != nil {
-		err = s.client.Close()
+		// A client in process says that its context has ended. So it has.
+		if err = s.client.Close(); errors.Is(err, context.Canceled) {
+			err = nil
+		}
 	}
 	if s.etcd != nil {
 		s.etcd.Close()
