@@ -85,8 +85,9 @@ func (w *worker) attempt(in startInput) (*Attempt, error) {
 	if err != nil {
 		return nil, &startError{reasonConfig, err}
 	}
-	readOnly := in.spec.SecurityContext != nil && in.spec.SecurityContext.ReadOnlyRootFilesystem != nil && *in.spec.SecurityContext.ReadOnlyRootFilesystem
-	if spec.RootFS, err = w.cfg.Images.Prepare(in.ctx, spec.ID, in.image, readOnly); err != nil {
+	// Writable also for readOnlyRootFilesystem: the runtime has to make mount points
+	// (/etc/hosts) that the image lacks, and makes the root read-only after that.
+	if spec.RootFS, err = w.cfg.Images.Prepare(in.ctx, spec.ID, in.image, false); err != nil {
 		return nil, &startError{reasonCreate, err}
 	}
 	if err := w.cfg.Engine.Create(in.ctx, spec); err != nil {
