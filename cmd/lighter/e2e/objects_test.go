@@ -25,6 +25,7 @@ func toolbox(t *testing.T, ns string) {
 	writeFiles(t, dir, map[string]string{
 		"image.yaml":     "apiVersion: lighter.dev/v1alpha1\nkind: Image\nmetadata: {name: toolbox}\nspec: {source: {path: box}}\n",
 		"box/busybox":    string(busybox),
+		"box/fetch":      fetchScript,
 		"box/Dockerfile": toolboxDockerfile,
 	})
 	lighter(t, "apply", "-n", ns, "-f", filepath.Join(dir, "image.yaml"))
@@ -34,9 +35,17 @@ const toolboxDockerfile = `FROM scratch
 COPY --chmod=755 busybox /bin/busybox
 RUN ["/bin/busybox", "mkdir", "-p", "/usr/bin", "/usr/sbin", "/sbin", "/etc", "/tmp", "/www"]
 RUN ["/bin/busybox", "--install", "-s"]
+COPY --chmod=755 fetch /bin/fetch
 RUN echo nobody:x:65534:65534:nobody:/:/bin/sh > /etc/passwd && chmod 1777 /tmp
 ENV FROM_IMAGE=yes
 CMD ["sleep", "1d"]
+`
+
+// fetchScript fetches / from a host and port. The wget of a static busybox
+// crashes where it has to look up a name.
+const fetchScript = `#!/bin/sh
+body=$(printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 "$1" "$2" | sed '1,/^\r*$/d')
+[ -n "$body" ] && echo "$body"
 `
 
 func writeFiles(t *testing.T, dir string, files map[string]string) {
@@ -66,6 +75,24 @@ var kit = sync.OnceValues(func() ([]byte, error) {
 	}
 	return os.ReadFile(filepath.Join(dir, "kit"))
 })
+
+// giveKit copies the program kit to /tmp/kit of a pod, and then makes /tmp/go.
+func giveKit(t *testing.T, ns, name string) {
+	t.Helper()
+	content, err := kit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "kit")
+	if err := os.WriteFile(file, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	until(t, ns, name, 20*time.Second, "runs", func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodRunning })
+	lighter(t, "cp", file, ns+"/"+name+":/tmp/kit")
+	if _, err := inPod(t, ns, name, "touch /tmp/go"); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // create applies manifests from standard input, without waiting for them.
 func create(t *testing.T, ns, manifest string) {
