@@ -29,17 +29,6 @@ func (b *bench) spread(ctx context.Context, w *podWatch) error {
 	return w.until(ctx, "the pods are Running", func() bool { return w.running() == replicas })
 }
 
-// on counts the pods on a host that are to stay.
-func (w *podWatch) on(host string) int {
-	n := 0
-	for _, pod := range w.pods {
-		if pod.Spec.NodeName == host && pod.DeletionTimestamp == nil {
-			n++
-		}
-	}
-	return n
-}
-
 // measurePartition cuts an agent off from everybody for a while. Every pod has
 // to be the same afterwards, none on its way out.
 func measurePartition(ctx context.Context, b *bench) error {
@@ -85,17 +74,6 @@ func measurePartition(ctx context.Context, b *bench) error {
 	}
 	b.results.set(partition, value, "an agent cut off from all for %.0f s, pods watched for %.0f s more", cutFor.Seconds(), judge.Seconds())
 	return b.clear(ctx, w)
-}
-
-// doomed counts the pods that are being deleted.
-func (w *podWatch) doomed() int {
-	n := 0
-	for _, pod := range w.pods {
-		if pod.DeletionTimestamp != nil {
-			n++
-		}
-	}
-	return n
 }
 
 // measureLostHost switches an agent off as a power loss does, until as many pods

@@ -11,7 +11,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 )
 
 const (
@@ -28,6 +27,7 @@ spec: {source: {path: context}}
 
 const dockerfile = `FROM scratch
 COPY busybox /bin/busybox
+STOPSIGNAL SIGKILL
 CMD ["/bin/busybox", "sleep", "1000000"]
 `
 
@@ -85,7 +85,8 @@ func (b *bench) context() (string, error) {
 
 func podSpec(host string) corev1.PodSpec {
 	spec := corev1.PodSpec{
-		TerminationGracePeriodSeconds: new(int64(0)),
+		// Not 0: the API would forget the pod before the host has let it go.
+		TerminationGracePeriodSeconds: new(int64(5)),
 		Containers:                    []corev1.Container{{Name: "main", Image: imageName, ImagePullPolicy: corev1.PullIfNotPresent}},
 	}
 	if host != "" {
@@ -188,56 +189,4 @@ func (b *bench) clear(ctx context.Context, w *podWatch) error {
 		return err
 	}
 	return w.until(ctx, "all pods are gone", func() bool { return len(w.pods) == 0 })
-}
-
-// podWatch follows the pods; only until reads events, so the time at which a
-// condition becomes true is the time at which until returns.
-type podWatch struct {
-	watch.Interface
-	pods map[string]*corev1.Pod // by UID
-}
-
-// watch begins before anything is there: the state is all in the events.
-func (b *bench) watch(ctx context.Context) (*podWatch, error) {
-	w, err := b.client.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{})
-	return &podWatch{w, map[string]*corev1.Pod{}}, err
-}
-
-func (w *podWatch) stop() { w.Stop() }
-
-// running counts pods that are, and are to stay, Running.
-func (w *podWatch) running() int {
-	n := 0
-	for _, pod := range w.pods {
-		if pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil {
-			n++
-		}
-	}
-	return n
-}
-
-// until reads events until a condition on w.pods is true.
-func (w *podWatch) until(ctx context.Context, what string, done func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait until %s: %w; there are %d pods, %d Running", what, ctx.Err(), len(w.pods), w.running())
-		case event, ok := <-w.ResultChan():
-			if !ok {
-				return fmt.Errorf("wait until %s: the watch ended", what)
-			}
-			pod, ok := event.Object.(*corev1.Pod)
-			switch {
-			case !ok:
-				return fmt.Errorf("wait until %s: the watch says %v", what, event.Object)
-			case event.Type == watch.Deleted:
-				delete(w.pods, string(pod.UID))
-			default:
-				w.pods[string(pod.UID)] = pod
-			}
-		}
-	}
-	return nil
 }
