@@ -53,12 +53,21 @@ func Compute(in Input, now time.Time) corev1.PodStatus {
 	case in.Failed && in.Stopped:
 		out.Phase = corev1.PodFailed
 	}
+	if out.Phase == corev1.PodFailed && !slices.ContainsFunc(slices.Concat(in.Init, in.Main), tried) {
+		// A pod that was refused has no containers that wait for anything.
+		out.InitContainerStatuses, out.ContainerStatuses = nil, nil
+	}
 	if !in.StartTime.IsZero() {
 		out.StartTime = &metav1.Time{Time: in.StartTime.Truncate(time.Second)}
 	}
 	addAddresses(&out, in.PodIPs, in.HostIPs)
 	out.Conditions = conditions(in, &out, now)
 	return out
+}
+
+// tried: it runs, or has run.
+func tried(c corev1.ContainerStatus) bool {
+	return c.State.Waiting == nil || c.LastTerminationState.Terminated != nil
 }
 
 func addAddresses(out *corev1.PodStatus, pod, host []netip.Addr) {

@@ -105,3 +105,17 @@ func cond(st corev1.PodStatus, kind corev1.PodConditionType) *corev1.PodConditio
 	_, c := podutil.GetPodCondition(&st, kind)
 	return c
 }
+
+// TestRefused: kubectl shows a waiting container's reason rather than the pod's.
+func TestRefused(t *testing.T) {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a"}}}}
+	in := Input{Pod: pod, Main: list{waiting("a")}, Failed: true, Stopped: true, Reason: "OutOfpods", Message: "no room"}
+	st := Compute(in, time.Now())
+	if st.Phase != corev1.PodFailed || st.Reason != "OutOfpods" || len(st.ContainerStatuses) != 0 {
+		t.Errorf("%s, %s, containers %v", st.Phase, st.Reason, st.ContainerStatuses)
+	}
+	in.Main = list{over("a", 1)}
+	if st = Compute(in, time.Now()); len(st.ContainerStatuses) != 1 {
+		t.Errorf("a container that ran is not shown: %v", st)
+	}
+}
