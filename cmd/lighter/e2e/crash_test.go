@@ -147,13 +147,13 @@ func TestKilledDuringRollout(t *testing.T) {
 			onCluster(t, append([]string{"start"}, killed...)...)
 			nodesReady(t, 20*time.Second, everyHost...)
 			_ = apply.Wait() // it may have lost its server or its builder
-			new := newest(t, g)
+			replacement := newest(t, g)
 			lighter(t, g.args()...)
 			if err := g.onEveryHost(t, fmt.Sprintf("edition %d", i)); err != nil {
 				t.Error(err)
 			}
 			now := lives(t, g.ns, "app=frontend")
-			same(t, new, now)
+			same(t, replacement, now)
 			for name, l := range now {
 				if l.restarts != 0 {
 					t.Errorf("%s was restarted %d times", name, l.restarts)
