@@ -73,6 +73,8 @@ type Server struct {
 	instance *controlplane.Instance
 	client   kubernetes.Interface
 	ready    chan struct{}
+	// fail ends Run with an error; Run sets it.
+	fail context.CancelCauseFunc
 }
 
 // installScheme adds our kinds to the scheme of the built-in ones, which is a
@@ -125,7 +127,12 @@ func (s *Server) assemble(ctx context.Context) error {
 	t := newTenancy(s.client, s.Informers(), string(s.cfg.Authority.PEM), s.cfg.Log)
 	return errors.Join(
 		s.generic().AddPostStartHook("lighter-bootstrap", func(hook genericapiserver.PostStartHookContext) error {
-			return s.bootstrap(hook)
+			if err := s.bootstrap(hook); err != nil {
+				// Returned from here, it would end the process without a clean stop.
+				s.fail(startError{err})
+				<-hook.Done()
+			}
+			return nil
 		}),
 		s.generic().AddPostStartHook("lighter-tenancy", func(hook genericapiserver.PostStartHookContext) error {
 			go t.run(hook)
@@ -157,13 +164,25 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx ends, then lets requests under way finish.
 func (s *Server) Run(ctx context.Context) error {
+	ctx, s.fail = context.WithCancelCause(ctx)
+	defer s.fail(nil)
 	prepared := s.generic().PrepareRun()
 	go s.awaitReady(ctx)
-	if err := prepared.RunWithContext(ctx); err != nil {
+	err := prepared.RunWithContext(ctx)
+	var failed startError
+	if errors.As(context.Cause(ctx), &failed) {
+		err = errors.Join(failed, err)
+	}
+	if err != nil {
 		return fmt.Errorf("apiserver: %w", err)
 	}
 	return nil
 }
+
+// startError ends a server that could not finish its start.
+type startError struct{ error }
+
+func (e startError) Unwrap() error { return e.error }
 
 // awaitReady asks the server itself: its start-up hooks, among them those that
 // fill the caches of RBAC, have no common signal.

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,6 +23,9 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, retry, time.Minute, true, func(ctx context.Context) (bool, error) {
 		last = s.bootstrapOnce(ctx)
+		if errors.Is(last, errOtherRanges) {
+			return false, last
+		}
 		return last == nil, nil
 	})
 	if err != nil {
@@ -29,6 +33,10 @@ func (s *Server) bootstrap(ctx context.Context) error {
 	}
 	return nil
 }
+
+// errOtherRanges: agents, pods and services already have addresses; waiting does
+// not help.
+var errOtherRanges = errors.New("the cluster's address ranges and domain cannot be changed")
 
 func (s *Server) bootstrapOnce(ctx context.Context) error {
 	for _, name := range []string{metav1.NamespaceSystem, corev1.NamespaceNodeLease, metav1.NamespacePublic, metav1.NamespaceDefault} {
@@ -79,7 +87,7 @@ func (s *Server) ensureClusterInfo(ctx context.Context) error {
 		return err
 	}
 	if before := cluster.FromConfigMap(have); before != info {
-		return fmt.Errorf("this cluster was made with pod CIDR %s, service CIDR %s and domain %s, which cannot be changed to %s, %s and %s: set cluster-cidr, service-cidr and cluster-domain back", before.PodCIDR, before.ServiceCIDR, before.Domain, info.PodCIDR, info.ServiceCIDR, info.Domain)
+		return fmt.Errorf("%w: it was made with pod CIDR %s, service CIDR %s and domain %s, not %s, %s and %s: set cluster-cidr, service-cidr and cluster-domain back", errOtherRanges, before.PodCIDR, before.ServiceCIDR, before.Domain, info.PodCIDR, info.ServiceCIDR, info.Domain)
 	}
 	return nil
 }
