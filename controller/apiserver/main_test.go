@@ -197,11 +197,11 @@ func newNamespace(t *testing.T) string {
 	return namespace.Name
 }
 
-// eventually repeats a look until it finds no fault, for up to ten seconds.
+// eventually repeats a look until it finds no fault, for up to twenty seconds.
 func eventually(t *testing.T, what string, look func() error) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
 		last = look()
 		return last == nil, nil
 	})
