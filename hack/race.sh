@@ -10,6 +10,7 @@ heavy='^(k8s\.io/kubernetes/pkg/(registry|controlplane)/|github\.com/moby/buildk
 
 mapfile -t packages < <(
 	go list -test -f '{{if not .Error}}{{.ImportPath}}{{range .Deps}} {{.}}{{end}}{{end}}' ./... |
+		grep -v '^lighter.dev/lighter/cmd/lighter/e2e' |
 		awk -v heavy="$heavy" '
 			# With -test a package stands there several times; "p.test" has all that its tests need.
 			$1 ~ /\.test$/ {
