@@ -96,7 +96,7 @@ func TestBuildTunnel(t *testing.T) {
 	defer conn.Close()
 	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\nContent-Length: 0\r\n\r\n", buildPath(namespace, "web"))
 	reader := bufio.NewReader(conn)
-	reply, err := http.ReadResponse(reader, nil) //nolint:bodyclose // a 101 has none
+	reply, err := http.ReadResponse(reader, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func TestServiceAccountToken(t *testing.T) {
 	// Upstream remembers a good token for ten seconds.
 	eventually(t, "the token ends with its pod", func() error {
 		if _, err := whoami(); !apierrors.IsUnauthorized(err) {
-			return fmt.Errorf("asking with it: %v", err)
+			return fmt.Errorf("asking with it: got %v, want Unauthorized", err)
 		}
 		return nil
 	})

@@ -235,10 +235,14 @@ func explain(t *testing.T, namespace string) {
 // eventually tries until check returns nil; it fails with the last error.
 func eventually(t *testing.T, timeout time.Duration, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(timeout)
+	start := time.Now()
+	deadline := start.Add(timeout)
 	for {
 		err := check()
 		if err == nil {
+			if took := time.Since(start); took > 3*time.Second {
+				t.Logf("%s after %.1f s", what, took.Seconds())
+			}
 			return
 		}
 		if time.Now().After(deadline) {
