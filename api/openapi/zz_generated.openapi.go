@@ -13,12 +13,162 @@ import (
 
 func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 	return map[string]common.OpenAPIDefinition{
+		v1alpha1.ArchiveSource{}.OpenAPIModelName():     schema_lighterdev_lighter_api_v1alpha1_ArchiveSource(ref),
+		v1alpha1.ConfigMapSource{}.OpenAPIModelName():   schema_lighterdev_lighter_api_v1alpha1_ConfigMapSource(ref),
+		v1alpha1.ContainerPolicy{}.OpenAPIModelName():   schema_lighterdev_lighter_api_v1alpha1_ContainerPolicy(ref),
+		v1alpha1.ContainerSource{}.OpenAPIModelName():   schema_lighterdev_lighter_api_v1alpha1_ContainerSource(ref),
+		v1alpha1.GitSource{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_GitSource(ref),
 		v1alpha1.Image{}.OpenAPIModelName():             schema_lighterdev_lighter_api_v1alpha1_Image(ref),
 		v1alpha1.ImageBuildOptions{}.OpenAPIModelName(): schema_lighterdev_lighter_api_v1alpha1_ImageBuildOptions(ref),
 		v1alpha1.ImageList{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_ImageList(ref),
 		v1alpha1.ImageSource{}.OpenAPIModelName():       schema_lighterdev_lighter_api_v1alpha1_ImageSource(ref),
 		v1alpha1.ImageSpec{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_ImageSpec(ref),
 		v1alpha1.ImageStatus{}.OpenAPIModelName():       schema_lighterdev_lighter_api_v1alpha1_ImageStatus(ref),
+		v1alpha1.RunRequest{}.OpenAPIModelName():        schema_lighterdev_lighter_api_v1alpha1_RunRequest(ref),
+		v1alpha1.TagSource{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_TagSource(ref),
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_ArchiveSource(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ArchiveSource is an archive that was sent by a client.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "name is that of the file, for people to read.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_ConfigMapSource(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ConfigMapSource is a build context in a ConfigMap.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "name is that of the ConfigMap.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"name"},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_ContainerPolicy(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ContainerPolicy is what Docker would keep beside a container.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"restart": {
+						SchemaProps: spec.SchemaProps{
+							Default: "",
+							Type:    []string{"string"},
+							Format:  "",
+						},
+					},
+					"maxRetries": {
+						SchemaProps: spec.SchemaProps{
+							Description: "MaxRetries bounds RestartOnFailure; 0 is no bound.",
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+					"remove": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Remove deletes the pod when its container has ended.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"restart"},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_ContainerSource(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ContainerSource is a container whose file system became the image.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"pod": {
+						SchemaProps: spec.SchemaProps{
+							Description: "pod is metadata.name of the container's pod.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"container": {
+						SchemaProps: spec.SchemaProps{
+							Description: "container is its name in that pod.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"pod", "container"},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_GitSource(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "GitSource is a build context in a Git repository.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"url": {
+						SchemaProps: spec.SchemaProps{
+							Description: "url is that of the repository: https://, ssh:// or git://.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ref": {
+						SchemaProps: spec.SchemaProps{
+							Description: "ref is a branch, a tag or a commit; the default branch if empty.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"path": {
+						SchemaProps: spec.SchemaProps{
+							Description: "path is the folder of the build context inside the repository.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"url"},
+			},
+		},
 	}
 }
 
@@ -59,7 +209,7 @@ func schema_lighterdev_lighter_api_v1alpha1_Image(ref common.ReferenceCallback) 
 					},
 					"status": {
 						SchemaProps: spec.SchemaProps{
-							Description: "status says what was built last and how the current build goes. The agent that builds is its only writer.",
+							Description: "status says what was built last and how the current build goes. The agent that builds is its only writer; see package controller/image for what is written where no agent builds.",
 							Default:     map[string]interface{}{},
 							Ref:         ref(v1alpha1.ImageStatus{}.OpenAPIModelName()),
 						},
@@ -161,7 +311,7 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageSource(ref common.ReferenceCall
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
 			SchemaProps: spec.SchemaProps{
-				Description: "ImageSource is a union: exactly one member is set.",
+				Description: "ImageSource is a union: exactly one member is set. The first four are built with a Dockerfile. The last three record where an image came from that was made once, by a command, and cannot be made again from the object.",
 				Type:        []string{"object"},
 				Properties: map[string]spec.Schema{
 					"path": {
@@ -171,9 +321,48 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageSource(ref common.ReferenceCall
 							Format:      "",
 						},
 					},
+					"git": {
+						SchemaProps: spec.SchemaProps{
+							Description: "git is a repository that the cluster clones and builds by itself.",
+							Ref:         ref(v1alpha1.GitSource{}.OpenAPIModelName()),
+						},
+					},
+					"inline": {
+						SchemaProps: spec.SchemaProps{
+							Description: "inline is the text of a Dockerfile that needs no files beside it.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"configMap": {
+						SchemaProps: spec.SchemaProps{
+							Description: "configMap is a ConfigMap of the same namespace whose keys are the files of the build context. The image is built anew when it changes.",
+							Ref:         ref(v1alpha1.ConfigMapSource{}.OpenAPIModelName()),
+						},
+					},
+					"image": {
+						SchemaProps: spec.SchemaProps{
+							Description: "image gives an image that exists another name (\"lighter tag\").",
+							Ref:         ref(v1alpha1.TagSource{}.OpenAPIModelName()),
+						},
+					},
+					"archive": {
+						SchemaProps: spec.SchemaProps{
+							Description: "archive was sent by a client (\"lighter import\", \"lighter load\").",
+							Ref:         ref(v1alpha1.ArchiveSource{}.OpenAPIModelName()),
+						},
+					},
+					"container": {
+						SchemaProps: spec.SchemaProps{
+							Description: "container is one whose file system was kept (\"lighter commit\").",
+							Ref:         ref(v1alpha1.ContainerSource{}.OpenAPIModelName()),
+						},
+					},
 				},
 			},
 		},
+		Dependencies: []string{
+			v1alpha1.ArchiveSource{}.OpenAPIModelName(), v1alpha1.ConfigMapSource{}.OpenAPIModelName(), v1alpha1.ContainerSource{}.OpenAPIModelName(), v1alpha1.GitSource{}.OpenAPIModelName(), v1alpha1.TagSource{}.OpenAPIModelName()},
 	}
 }
 
@@ -317,5 +506,70 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageStatus(ref common.ReferenceCall
 		},
 		Dependencies: []string{
 			"k8s.io/apimachinery/pkg/apis/meta/v1.Condition", "k8s.io/apimachinery/pkg/apis/meta/v1.Time"},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_RunRequest(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "RunRequest is whether the container is to run now.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"number": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Number grows with each request, so that the agent tells a new one (\"restart\") from one that it has carried out.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"stopped": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Stopped: the container is to be stopped, else to run.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"graceSeconds": {
+						SchemaProps: spec.SchemaProps{
+							Description: "GraceSeconds is how long it may take to stop; the pod's own if nil.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"signal": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Signal is sent instead of the container's stop signal, \"SIGKILL\" for one.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"number"},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_TagSource(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "TagSource is an image of which the object is another name.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"ref": {
+						SchemaProps: spec.SchemaProps{
+							Description: "ref is the name that was given, pinned by digest: \"nginx:1.29@sha256:…\".",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"ref"},
+			},
+		},
 	}
 }

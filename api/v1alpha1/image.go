@@ -19,7 +19,8 @@ type Image struct {
 	// spec says what to build.
 	Spec ImageSpec `json:"spec"`
 	// status says what was built last and how the current build goes.
-	// The agent that builds is its only writer.
+	// The agent that builds is its only writer; see package controller/image
+	// for what is written where no agent builds.
 	// +optional
 	Status ImageStatus `json:"status,omitempty"`
 }
@@ -59,13 +60,73 @@ type ImageSpec struct {
 	Tags []string `json:"tags,omitempty"`
 }
 
-// ImageSource is a union: exactly one member is set.
+// ImageSource is a union: exactly one member is set. The first four are built
+// with a Dockerfile. The last three record where an image came from that was
+// made once, by a command, and cannot be made again from the object.
 type ImageSource struct {
 	// path is a folder on the machine of whoever applies the manifest,
 	// relative to the manifest's own folder. The client sends its content
 	// (only what changed since the last build) when it applies.
 	// +optional
 	Path string `json:"path,omitempty"`
+	// git is a repository that the cluster clones and builds by itself.
+	// +optional
+	Git *GitSource `json:"git,omitempty"`
+	// inline is the text of a Dockerfile that needs no files beside it.
+	// +optional
+	Inline string `json:"inline,omitempty"`
+	// configMap is a ConfigMap of the same namespace whose keys are the files
+	// of the build context. The image is built anew when it changes.
+	// +optional
+	ConfigMap *ConfigMapSource `json:"configMap,omitempty"`
+	// image gives an image that exists another name ("lighter tag").
+	// +optional
+	Image *TagSource `json:"image,omitempty"`
+	// archive was sent by a client ("lighter import", "lighter load").
+	// +optional
+	Archive *ArchiveSource `json:"archive,omitempty"`
+	// container is one whose file system was kept ("lighter commit").
+	// +optional
+	Container *ContainerSource `json:"container,omitempty"`
+}
+
+// GitSource is a build context in a Git repository.
+type GitSource struct {
+	// url is that of the repository: https://, ssh:// or git://.
+	URL string `json:"url"`
+	// ref is a branch, a tag or a commit; the default branch if empty.
+	// +optional
+	Ref string `json:"ref,omitempty"`
+	// path is the folder of the build context inside the repository.
+	// +optional
+	Path string `json:"path,omitempty"`
+}
+
+// ConfigMapSource is a build context in a ConfigMap.
+type ConfigMapSource struct {
+	// name is that of the ConfigMap.
+	Name string `json:"name"`
+}
+
+// TagSource is an image of which the object is another name.
+type TagSource struct {
+	// ref is the name that was given, pinned by digest: "nginx:1.29@sha256:…".
+	Ref string `json:"ref"`
+}
+
+// ArchiveSource is an archive that was sent by a client.
+type ArchiveSource struct {
+	// name is that of the file, for people to read.
+	// +optional
+	Name string `json:"name,omitempty"`
+}
+
+// ContainerSource is a container whose file system became the image.
+type ContainerSource struct {
+	// pod is metadata.name of the container's pod.
+	Pod string `json:"pod"`
+	// container is its name in that pod.
+	Container string `json:"container"`
 }
 
 // ImageStatus is what the cluster observed.

@@ -6,6 +6,31 @@
 package v1alpha1
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ArchiveSource) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ArchiveSource"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ConfigMapSource) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ConfigMapSource"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ContainerPolicy) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ContainerPolicy"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ContainerSource) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ContainerSource"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in GitSource) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.GitSource"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in Image) OpenAPIModelName() string {
 	return "dev.lighter.api.v1alpha1.Image"
 }
@@ -33,4 +58,14 @@ func (in ImageSpec) OpenAPIModelName() string {
 // OpenAPIModelName returns the OpenAPI model name for this type.
 func (in ImageStatus) OpenAPIModelName() string {
 	return "dev.lighter.api.v1alpha1.ImageStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RunRequest) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.RunRequest"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in TagSource) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.TagSource"
 }

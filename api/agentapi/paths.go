@@ -1,0 +1,51 @@
+package agentapi
+
+// The paths of an agent. Parameters are in the query; {…} below are in the path.
+//
+//	GET  /images                 [namespace]                    → []Image
+//	GET  /images/inspect         namespace, ref                 → ImageDetails
+//	GET  /images/save            namespace, ref (repeatable)    → an OCI and Docker archive (tar)
+//	POST /images/pull            namespace, ref        Credentials → Progress…
+//	POST /images/push            namespace, ref, [to]  Credentials → Progress…
+//	POST /images/import          namespace, image, [ref]  archive  → Progress…
+//	POST /images/commit          namespace, image, pod, container  → Progress…
+//	POST /images/remove          ref, [force]                   → Removed
+//	POST /images/prune           [all], [until]                 → Removed
+//	GET  /system/usage                                          → Usage
+//
+// "namespace" says in whose name it is asked: what Image objects of that
+// namespace declare, it sees under those names; without it, only what was pulled.
+const (
+	PathImages  = "/images"
+	PathInspect = "/images/inspect"
+	PathSave    = "/images/save"
+	PathPull    = "/images/pull"
+	PathPush    = "/images/push"
+	PathImport  = "/images/import"
+	PathCommit  = "/images/commit"
+	PathRemove  = "/images/remove"
+	PathPrune   = "/images/prune"
+	PathUsage   = "/system/usage"
+)
+
+// The query parameters.
+const (
+	// ParamNamespace is that of the Image objects that count.
+	ParamNamespace = "namespace"
+	// ParamRef is a reference as a user writes it. For an import it chooses one
+	// image of an archive that holds several.
+	ParamRef = "ref"
+	// ParamTo is the name under which a push arrives in its registry, if not ref.
+	ParamTo = "to"
+	// ParamImage is metadata.name of the Image object whose content is made.
+	ParamImage = "image"
+	// ParamPod and ParamContainer name what is committed.
+	ParamPod       = "pod"
+	ParamContainer = "container"
+	// ParamForce removes also what stopped containers use.
+	ParamForce = "force"
+	// ParamAll prunes every unused image, not only those without a name.
+	ParamAll = "all"
+	// ParamUntil spares what came within that time: a Go duration ("24h").
+	ParamUntil = "until"
+)

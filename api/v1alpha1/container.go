@@ -1,0 +1,49 @@
+package v1alpha1
+
+// Annotations of pods that "lighter run" made, see
+// hack/decisions/0011-containers-as-docker-users-know-them.md.
+const (
+	// ContainerAnnotation marks the pod, and holds a ContainerPolicy as JSON. It
+	// is set when the pod is created.
+	ContainerAnnotation = GroupName + "/container"
+	// RunAnnotation holds a RunRequest as JSON. The client is its only writer
+	// ("lighter start", "stop", "restart", "kill"); without it the container runs.
+	RunAnnotation = GroupName + "/run"
+	// ContainerNameAnnotation is the name that "lighter rename" gave. Verbs find
+	// the pod by it as by its own name.
+	ContainerNameAnnotation = GroupName + "/container-name"
+)
+
+// RestartPolicy is when an ended container starts again, in Docker's words.
+type RestartPolicy string
+
+// The restart policies. Unlike RestartUnlessStopped, RestartAlways starts a
+// stopped container again when its agent starts.
+const (
+	RestartNo            RestartPolicy = "no"
+	RestartOnFailure     RestartPolicy = "on-failure"
+	RestartAlways        RestartPolicy = "always"
+	RestartUnlessStopped RestartPolicy = "unless-stopped"
+)
+
+// ContainerPolicy is what Docker would keep beside a container.
+type ContainerPolicy struct {
+	Restart RestartPolicy `json:"restart"`
+	// MaxRetries bounds RestartOnFailure; 0 is no bound.
+	MaxRetries int `json:"maxRetries,omitempty"`
+	// Remove deletes the pod when its container has ended.
+	Remove bool `json:"remove,omitempty"`
+}
+
+// RunRequest is whether the container is to run now.
+type RunRequest struct {
+	// Number grows with each request, so that the agent tells a new one
+	// ("restart") from one that it has carried out.
+	Number int64 `json:"number"`
+	// Stopped: the container is to be stopped, else to run.
+	Stopped bool `json:"stopped,omitempty"`
+	// GraceSeconds is how long it may take to stop; the pod's own if nil.
+	GraceSeconds *int64 `json:"graceSeconds,omitempty"`
+	// Signal is sent instead of the container's stop signal, "SIGKILL" for one.
+	Signal string `json:"signal,omitempty"`
+}
