@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -93,8 +94,11 @@ func TestServiceAccountToken(t *testing.T) {
 	}
 	// Upstream remembers a good token for ten seconds.
 	eventually(t, "the token ends with its pod", func() error {
-		if _, err := whoami(); !apierrors.IsUnauthorized(err) {
-			return fmt.Errorf("asking with it: got %v, want Unauthorized", err)
+		switch _, err := whoami(); {
+		case err == nil:
+			return errors.New("it is still good")
+		case !apierrors.IsUnauthorized(err):
+			return fmt.Errorf("asking with it, want Unauthorized: %w", err)
 		}
 		return nil
 	})
