@@ -5,7 +5,9 @@
 //
 //	agentapi.go  documents
 //	paths.go     paths and parameters
-//	client.go    a client for both ways to an agent
+//	client.go    a client of one agent
+//	objects.go   a client of an Image object's subresources
+//	stream.go    answers, errors and streams of progress
 //
 // Answers that take long (pull, push, import, commit) are streams of Progress,
 // one JSON document a line; the last one has Done or Error set. A failure before
