@@ -104,7 +104,8 @@ func (e *Engine) create(ctx context.Context, c *container) error {
 	if err := e.saveRecord(c); err != nil {
 		return err
 	}
-	if err := e.makeBundle(ctx, c); err != nil {
+	created, err := e.makeBundle(ctx, c)
+	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(c.spec.LogPath), 0o755); err != nil {
@@ -115,24 +116,36 @@ func (e *Engine) create(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
+	created()
 	c.rec.PID, c.rec.PIDStart = pid, startTime(pid)
 	c.rec.ConmonPID = readPID(filepath.Join(e.bundleDir(c.id), conmonPIDFile))
 	c.rec.ConmonStart = startTime(c.rec.ConmonPID)
 	return e.saveRecord(c)
 }
 
-// makeBundle mounts the rootfs and writes the OCI spec beside it.
-func (e *Engine) makeBundle(ctx context.Context, c *container) error {
+// makeBundle mounts the rootfs and writes the OCI spec beside it. created is to
+// be called when the OCI runtime has created the container.
+func (e *Engine) makeBundle(ctx context.Context, c *container) (created func(), err error) {
 	rootfs := e.rootfs(c.id)
 	if err := os.MkdirAll(rootfs, 0o700); err != nil {
-		return err
+		return nil, err
 	}
 	if err := mount.All(c.spec.RootFS, rootfs); err != nil {
-		return fmt.Errorf("mount the root file system: %w", err)
+		return nil, fmt.Errorf("mount the root file system: %w", err)
 	}
 	spec, err := e.ociSpec(ctx, &c.spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return writeJSON(filepath.Join(e.bundleDir(c.id), "config.json"), spec)
+	created = func() {}
+	if e.oci.filters {
+		profile, ok, err := e.filters.apply(spec)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			created = func() { e.filters.learn(profile, filepath.Join(e.ociRoot(), c.id)) }
+		}
+	}
+	return created, writeJSON(filepath.Join(e.bundleDir(c.id), "config.json"), spec)
 }

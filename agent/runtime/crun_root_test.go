@@ -98,3 +98,44 @@ func showOnlyV1() error {
 	}
 	return nil
 }
+
+// TestCompiledFilterRoot: a filter that was compiled for one container confines
+// the next one in the same way.
+func TestCompiledFilterRoot(t *testing.T) {
+	if inCrunView(t) {
+		return
+	}
+	h := newHost(t, "crun")
+	if !h.engine.oci.filters {
+		t.Skip("this crun takes no compiled filters")
+	}
+	// The default profile lets nobody make a user namespace without CAP_SYS_ADMIN.
+	script := "unshare -U true 2>&1 || echo refused; grep -E '^Seccomp(_filters)?:' /proc/self/status"
+	compiled := inside(h, nil, script)
+	if !strings.Contains(compiled, "refused") || !strings.Contains(compiled, "Seccomp:\t2") {
+		t.Fatalf("not confined: %q", compiled)
+	}
+	if known := len(h.engine.filters.bpf); known != 1 {
+		t.Fatalf("%d filters are known after one container, want 1", known)
+	}
+	if reused := inside(h, nil, script); reused != compiled {
+		t.Errorf("with the filter that is known: %q, want %q", reused, compiled)
+	}
+	configs, err := filepath.Glob(filepath.Join(h.cfg.RunDir, "bundles", "*", "config.json"))
+	if err != nil || len(configs) != 2 {
+		t.Fatalf("bundles: %v, %v", configs, err)
+	}
+	given := 0
+	for _, config := range configs {
+		raw, err := os.ReadFile(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(raw), filterAnnotation) {
+			given++
+		}
+	}
+	if given != 1 {
+		t.Errorf("%d of two containers were given the filter, want the second alone", given)
+	}
+}

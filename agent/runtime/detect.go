@@ -19,6 +19,8 @@ type ociRuntime struct {
 	flavour string // crun, runc or the base name of another
 	// gate lets a created container run; nil: ask the program.
 	gate func(ctx context.Context, fifo string, alive func() bool) error
+	// filters: it takes seccomp filters that were compiled before.
+	filters bool
 }
 
 // candidates in the order of preference: crun starts a container in a third of
@@ -65,7 +67,7 @@ func openRuntime(ctx context.Context, name string) (ociRuntime, error) {
 	case "runc":
 		oci.flavour, oci.gate = "runc", runcGate
 	case "crun":
-		oci.flavour, oci.gate = "crun", crunGate
+		oci.flavour, oci.gate, oci.filters = "crun", crunGate, takesFilters(out)
 	}
 	return oci, nil
 }

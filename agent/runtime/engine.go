@@ -39,6 +39,7 @@ type Engine struct {
 	log     *slog.Logger
 	cgroups *cgroup.Tree
 	oci     ociRuntime
+	filters filters
 	bootID  string
 	events  *eventQueue
 	// life ends the watches; it is New's context.
