@@ -2,7 +2,6 @@ package build
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -17,7 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lighter.dev/lighter/agent/hostapi"
 )
 
 // Protocol is the Upgrade header's value: BuildKit's gRPC over the connection.
@@ -44,22 +44,22 @@ func (b *Builder) Handler() http.Handler {
 func (b *Builder) serveBuild(w http.ResponseWriter, r *http.Request) {
 	namespace, name := r.PathValue("namespace"), r.PathValue("name")
 	if !strings.EqualFold(r.Header.Get("Upgrade"), Protocol) {
-		writeError(w, apierrors.NewBadRequest("want the headers Connection: Upgrade and Upgrade: "+Protocol+" (lighter apply and lighter build send them)"))
+		hostapi.WriteError(w, apierrors.NewBadRequest("want the headers Connection: Upgrade and Upgrade: "+Protocol+" (lighter apply and lighter build send them)"))
 		return
 	}
 	if _, err := b.cfg.Images.Get(r.Context(), namespace, name); err != nil {
-		writeError(w, err)
+		hostapi.WriteError(w, err)
 		return
 	}
 	e, leave, err := b.enter()
 	if err != nil {
-		writeError(w, apierrors.NewServiceUnavailable(err.Error()))
+		hostapi.WriteError(w, apierrors.NewServiceUnavailable(err.Error()))
 		return
 	}
 	defer leave()
 	conn, err := hijack(w)
 	if err != nil {
-		writeError(w, apierrors.NewInternalError(err))
+		hostapi.WriteError(w, apierrors.NewInternalError(err))
 		return
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
@@ -110,19 +110,6 @@ func (b *Builder) serveConn(ctx context.Context, conn *bufferedConn, c *buildSer
 	}
 	server.Stop()
 	<-served
-}
-
-func writeError(w http.ResponseWriter, err error) {
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
-		status = apierrors.NewInternalError(err)
-	}
-	doc := status.Status()
-	doc.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(int(doc.Code))
-	// The client may be gone; there is nobody else to tell.
-	_ = json.NewEncoder(w).Encode(doc)
 }
 
 // bufferedConn first gives out what the HTTP server had read already.
