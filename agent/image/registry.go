@@ -88,7 +88,7 @@ func (s *Store) registryHosts(cred Credential, auth []Credential) docker.Registr
 			}
 			return c.Username, c.Password, nil
 		}))
-		out, err := mirrorHosts(cfg.Mirrors, client, authorizer)
+		out, err := s.mirrorHosts(cfg, client, authorizer)
 		if err != nil {
 			return nil, err
 		}
@@ -103,15 +103,23 @@ func (s *Store) registryHosts(cred Credential, auth []Credential) docker.Registr
 	}
 }
 
-func mirrorHosts(mirrors []string, client *http.Client, authorizer docker.Authorizer) ([]docker.RegistryHost, error) {
+// mirrorHosts are a registry's mirrors. One that has settings of its own, such as
+// a certificate authority, is asked by those, else by the registry's.
+func (s *Store) mirrorHosts(cfg Registry, client *http.Client, authorizer docker.Authorizer) ([]docker.RegistryHost, error) {
 	var out []docker.RegistryHost
-	for _, m := range mirrors {
+	for _, m := range cfg.Mirrors {
 		u, err := url.Parse(m)
 		if err != nil || u.Host == "" {
 			return nil, fmt.Errorf("registry mirror %q: want a URL such as https://mirror.example", m)
 		}
+		use := client
+		if own, ok := s.cfg.Registries[u.Host]; ok {
+			if use, err = registryClient(u.Host, own); err != nil {
+				return nil, err
+			}
+		}
 		out = append(out, docker.RegistryHost{
-			Client: client, Authorizer: authorizer, Host: u.Host, Scheme: u.Scheme, Path: path.Join("/", u.Path, "v2"),
+			Client: use, Authorizer: authorizer, Host: u.Host, Scheme: u.Scheme, Path: path.Join("/", u.Path, "v2"),
 			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
 		})
 	}

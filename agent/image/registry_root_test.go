@@ -225,6 +225,44 @@ func TestRegistryAuth(t *testing.T) {
 	})
 }
 
+// TestMirrorSettings: a mirror is asked with its own settings, if it has some,
+// and the registry behind it when the mirror does not answer.
+func TestMirrorSettings(t *testing.T) {
+	ca := newAuthority(t)
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	writePEM(t, caFile, "CERTIFICATE", ca.cert.Raw)
+	fx := newFixture(t, map[string]string{"a": "1"})
+	origin, behind := &fakeRegistry{image: fx}, &fakeRegistry{image: fx}
+	so := httptest.NewServer(origin)
+	defer so.Close()
+	sm := httptest.NewUnstartedServer(behind)
+	sm.TLS = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "mirror")}}
+	sm.StartTLS()
+	defer sm.Close()
+	host, mirror := so.Listener.Addr().String(), sm.Listener.Addr().String()
+	for _, tt := range []struct {
+		name       string
+		settings   Registry // of the mirror
+		fromMirror bool
+	}{
+		{"trusted by its own authority", Registry{CAFile: caFile}, true},
+		{"insecure", Registry{Insecure: true}, true},
+		{"not trusted", Registry{}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			before := behind.requests(fx.layers[0].Digest)
+			s := open(t, func(c *Config) {
+				c.Registries = map[string]Registry{host: {Mirrors: []string{"https://" + mirror}}, mirror: tt.settings}
+			})
+			_, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/x:v1"})
+			must(t, err)
+			if got := behind.requests(fx.layers[0].Digest) > before; got != tt.fromMirror {
+				t.Errorf("from the mirror: %t, want %t", got, tt.fromMirror)
+			}
+		})
+	}
+}
+
 func writePEM(t testing.TB, path, kind string, der []byte) {
 	t.Helper()
 	must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))

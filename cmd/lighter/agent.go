@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"lighter.dev/lighter/agent/image"
@@ -34,6 +35,9 @@ type agentOptions struct {
 	labels        []string
 	taints        []string
 	maxPods       int64
+	logMaxSize    string
+	logMaxFiles   int
+	registries    registryOptions
 }
 
 // agentDaemonOptions are the flags of "lighter agent".
@@ -51,13 +55,16 @@ func newAgentCommand() *cobra.Command {
 		Example: "  lighter agent --server https://SERVER:6443 --token $(lighter token create)",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return options.run(cmd.Context()) },
 	}
-	flags := cmd.Flags()
-	options.daemonOptions.addFlags(flags)
-	options.agentOptions.addFlags(flags)
-	flags.StringVar(&options.server, "server", "", "URL of the cluster's API, https://HOST:6443")
-	flags.StringVar(&options.token, "token", "", "join token, as 'lighter token create' prints it; not needed once the host has joined")
+	options.addFlags(cmd.Flags())
 	bindConfig(cmd, agentConfigFile)
 	return cmd
+}
+
+func (o *agentDaemonOptions) addFlags(flags *pflag.FlagSet) {
+	o.daemonOptions.addFlags(flags)
+	o.agentOptions.addFlags(flags)
+	flags.StringVar(&o.server, "server", "", "URL of the cluster's API, https://HOST:6443")
+	flags.StringVar(&o.token, "token", "", "join token, as 'lighter token create' prints it; not needed once the host has joined")
 }
 
 func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
@@ -74,6 +81,9 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.labels, "node-labels", nil, "labels of the Node, key=value")
 	flags.StringSliceVar(&o.taints, "node-taints", nil, "taints of the Node at its first registration, key[=value]:effect")
 	flags.Int64Var(&o.maxPods, "max-pods", 110, "how many pods this host takes")
+	flags.StringVar(&o.logMaxSize, "log-max-size", "10Mi", "size from which a container's log is rotated")
+	flags.IntVar(&o.logMaxFiles, "log-max-files", 5, "how many logs of a container are kept, with the current one")
+	o.registries.addFlags(flags)
 }
 
 func (o *agentDaemonOptions) run(ctx context.Context) error {
@@ -83,8 +93,8 @@ func (o *agentDaemonOptions) run(ctx context.Context) error {
 		return err
 	}
 	tuneMemory()
-	if u, err := url.Parse(o.server); err != nil || u.Scheme != "https" || u.Host == "" {
-		return usageError{fmt.Errorf("--server %q: want the URL of the cluster's API, https://HOST:6443", o.server)}
+	if err := o.check(); err != nil {
+		return err
 	}
 	host, err := newHost(o.agentOptions, joinable{url: o.server, token: o.token}, log)
 	if err != nil {
@@ -93,6 +103,15 @@ func (o *agentDaemonOptions) run(ctx context.Context) error {
 	err = host.Run(ctx, func() { announce(log, started, "agent") })
 	_ = sdNotify(notifyStopping)
 	return err
+}
+
+// check reports every wrong flag at once.
+func (o *agentDaemonOptions) check() error {
+	var errs flagErrors
+	if u, err := url.Parse(o.server); err != nil || u.Scheme != "https" || u.Host == "" {
+		errs.wrong("server", fmt.Errorf("%q: want the URL of the cluster's API, https://HOST:6443", o.server))
+	}
+	return errors.Join(errs.join(), o.agentOptions.check(), o.checkFiles())
 }
 
 // address is this host's address towards a server (or towards others in
@@ -108,25 +127,37 @@ func (o *agentOptions) address(server string) (netip.Addr, error) {
 	return addr, err
 }
 
-// check reports every wrong flag at once.
+// check reports every wrong flag at once. It looks at nothing but the values.
 func (o *agentOptions) check() error {
-	var errs []error
-	wrong := func(flag string, err error) {
-		if err != nil {
-			errs = append(errs, usageError{fmt.Errorf("--%s: %w", flag, err)})
-		}
-	}
+	var errs flagErrors
 	if problems := validation.IsDNS1123Subdomain(o.nodeName); len(problems) > 0 {
-		wrong("node-name", fmt.Errorf("%q: %s", o.nodeName, strings.Join(problems, "; ")))
+		errs.wrong("node-name", fmt.Errorf("%q: %s", o.nodeName, strings.Join(problems, "; ")))
 	}
 	if !slices.Contains(image.Snapshotters(), o.storageDriver) {
-		wrong("storage-driver", fmt.Errorf("%q: want one of %s", o.storageDriver, strings.Join(image.Snapshotters(), ", ")))
+		errs.wrong("storage-driver", fmt.Errorf("%q: want one of %s", o.storageDriver, strings.Join(image.Snapshotters(), ", ")))
 	}
 	_, err := o.nodeLabels()
-	wrong("node-labels", err)
+	errs.wrong("node-labels", err)
 	_, err = o.nodeTaints()
-	wrong("node-taints", err)
-	return errors.Join(errs...)
+	errs.wrong("node-taints", err)
+	_, err = o.logBytes()
+	errs.wrong("log-max-size", err)
+	if o.logMaxFiles < 2 {
+		errs.wrong("log-max-files", fmt.Errorf("%d: want 2 or more, as a rotated log is read until it is rotated again", o.logMaxFiles))
+	}
+	return errors.Join(errs.join(), o.registries.check())
+}
+
+// checkFiles looks at the files that flags name.
+func (o *agentOptions) checkFiles() error { return o.registries.checkFiles() }
+
+// logBytes is --log-max-size in bytes.
+func (o *agentOptions) logBytes() (int64, error) {
+	size, err := resource.ParseQuantity(o.logMaxSize)
+	if err != nil || size.Value() <= 0 {
+		return 0, fmt.Errorf("%q: want a size such as 10Mi", o.logMaxSize)
+	}
+	return size.Value(), nil
 }
 
 func (o *agentOptions) nodeLabels() (map[string]string, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -36,25 +37,33 @@ func (o *daemonOptions) addFlags(flags *pflag.FlagSet) {
 
 // logger makes the daemon's log and sends what libraries log the same way.
 func (o *daemonOptions) logger(out io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return nil, usageError{fmt.Errorf("--log-level %q: want debug, info, warn or error", o.logLevel)}
-	}
-	options := &slog.HandlerOptions{Level: level}
-	var handler slog.Handler
-	switch o.logFormat {
-	case "text":
-		handler = slog.NewTextHandler(out, options)
-	case "json":
-		handler = slog.NewJSONHandler(out, options)
-	default:
-		return nil, usageError{fmt.Errorf("--log-format %q: want text or json", o.logFormat)}
+	handler, err := o.handler(out)
+	if err != nil {
+		return nil, err
 	}
 	log := slog.New(handler)
 	slog.SetDefault(log)
 	klog.SetSlogLogger(slog.New(quiet{handler}).With("from", "kubernetes"))
 	image.RouteLibraryLogs(log)
 	return log, nil
+}
+
+// handler reports every wrong flag at once.
+func (o *daemonOptions) handler(out io.Writer) (slog.Handler, error) {
+	var errs flagErrors
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		errs.wrong("log-level", fmt.Errorf("%q: want debug, info, warn or error", o.logLevel))
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch o.logFormat {
+	case "text":
+		return slog.NewTextHandler(out, options), errs.join()
+	case "json":
+		return slog.NewJSONHandler(out, options), errs.join()
+	}
+	errs.wrong("log-format", fmt.Errorf("%q: want text or json", o.logFormat))
+	return nil, errs.join()
 }
 
 // quiet drops what libraries find worth saying in good times, unless the level
@@ -95,6 +104,18 @@ func announce(log *slog.Logger, started time.Time, what string) {
 		log.Warn("systemd was not told that the daemon is ready", "error", err)
 	}
 }
+
+// flagErrors collects what is wrong with flags, to report it all at once.
+type flagErrors []error
+
+// wrong adds what is wrong with a flag, if err says that something is.
+func (e *flagErrors) wrong(flag string, err error) {
+	if err != nil {
+		*e = append(*e, usageError{fmt.Errorf("--%s: %w", flag, err)})
+	}
+}
+
+func (e flagErrors) join() error { return errors.Join(e...) }
 
 // splitList reads a flag value that people write with or without blanks.
 func splitList(values []string) []string {

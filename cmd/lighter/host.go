@@ -67,10 +67,8 @@ type host struct {
 	swept chan struct{}
 }
 
+// newHost wants options that have been checked.
 func newHost(options agentOptions, cluster joinable, log *slog.Logger) (*host, error) {
-	if err := options.check(); err != nil {
-		return nil, err
-	}
 	ip, err := options.address(cluster.url)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--node-ip: %w", err)}
@@ -162,12 +160,14 @@ func (h *host) open(ctx context.Context) error {
 		return err
 	})
 	group.Go(func() (err error) {
+		registries, _ := h.options.registries.registries() // checked before newHost
 		h.store, err = image.Open(ctx, image.Config{
 			Root: h.dir("images"), Snapshotter: h.options.storageDriver,
-			Peers:  h.peers(),
-			TLS:    h.identity.ClientTLS(),
-			Builds: clusterBuilds{h.images.Lighter().V1alpha1().Images().Informer().GetIndexer()},
-			Log:    h.logOf("image"),
+			Peers:      h.peers(),
+			TLS:        h.identity.ClientTLS(),
+			Builds:     clusterBuilds{h.images.Lighter().V1alpha1().Images().Informer().GetIndexer()},
+			Registries: registries, DefaultRegistry: h.options.registries.defaultHost,
+			Log: h.logOf("image"),
 		})
 		return err
 	})
@@ -191,7 +191,7 @@ func (h *host) peers() peerHolders {
 }
 
 func (h *host) nodeConfig() node.Config {
-	labels, _ := h.options.nodeLabels() // checked in newHost
+	labels, _ := h.options.nodeLabels() // checked before newHost
 	taints, _ := h.options.nodeTaints()
 	return node.Config{
 		Client: h.client, LeaseClient: h.lease, DropLease: h.leaseDial.Drop, Back: h.dialer.Drop,
@@ -229,7 +229,7 @@ func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func())
 	group.Go(func() error { return h.serve(ctx, endpoint) })
 	group.Go(func() error { return network.Run(ctx) })
 	group.Go(func() error { return h.statuses.Run(ctx) })
-	group.Go(func() error { return h.engine.RotateLogs(ctx, runtime.LogRotation{}) })
+	group.Go(func() error { return h.engine.RotateLogs(ctx, h.logRotation()) })
 	group.Go(func() error { return assigner.Run(ctx) })
 	h.node.Annotate(network.annotations())
 	select {
@@ -238,6 +238,11 @@ func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func())
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+func (h *host) logRotation() runtime.LogRotation {
+	size, _ := h.options.logBytes() // checked before newHost
+	return runtime.LogRotation{MaxBytes: size, MaxFiles: h.options.logMaxFiles}
 }
 
 // awaitImages lets pods wait until this host knows what the cluster builds, lest

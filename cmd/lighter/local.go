@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
 
+	"lighter.dev/lighter/cmd/lighter/configfile"
 	"lighter.dev/lighter/cmd/lighter/local"
 )
 
@@ -39,10 +42,17 @@ Hosts can be killed and cut off from one another, to see what the cluster does.`
 func newLocalUp(flags *localFlags) *cobra.Command {
 	spec := local.Spec{}
 	var timeout time.Duration
+	var config string
 	cmd := &cobra.Command{
 		Use: "up", Short: "Make a cluster, or complete and start one that exists", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			spec.Name, spec.Dir = flags.name, flags.dir
+			if config != "" {
+				var err error
+				if spec.Settings, err = readLocalSettings(config); err != nil {
+					return err
+				}
+			}
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("not ready within %s (--timeout)", timeout))
 			defer cancel()
 			start := time.Now()
@@ -56,8 +66,31 @@ func newLocalUp(flags *localFlags) *cobra.Command {
 	}
 	cmd.Flags().IntVar(&spec.Hosts, "hosts", 0, "how many hosts (default 1, or as many as there are)")
 	cmd.Flags().IntVar(&spec.Servers, "servers", 1, "how many of them run the control plane (1 so far)")
+	cmd.Flags().StringVar(&config, "config", "", "file of settings as in "+agentConfigFile+", for the daemons of all hosts from their next start on; kept in the cluster")
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until all hosts are Ready")
 	return cmd
+}
+
+// readLocalSettings reads settings for the agents of all hosts and checks their
+// values. Files that they name are not looked at: hosts have a /var and a /run of
+// their own.
+func readLocalSettings(path string) (map[string]any, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--config: %w", err)}
+	}
+	var options agentDaemonOptions
+	flags := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	options.addFlags(flags)
+	if err := configfile.Apply(flags, path, content); err != nil {
+		return nil, usageError{err}
+	}
+	_, err = options.handler(io.Discard)
+	if err := errors.Join(err, options.agentOptions.check()); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	settings := map[string]any{}
+	return settings, yaml.Unmarshal(content, &settings)
 }
 
 // stopwatch prints each step with the time since start.

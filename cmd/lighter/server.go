@@ -134,29 +134,27 @@ func (s serverSettings) url() string {
 // resolve reports every wrong flag at once.
 func (o *serverOptions) resolve() (serverSettings, error) {
 	s := serverSettings{dataDir: filepath.Join(o.agent.dataDir, "server"), port: o.port, domain: o.clusterDomain, etcd: o.etcd}
-	var errs []error
-	wrong := func(flag string, err error) {
-		if err != nil {
-			errs = append(errs, usageError{fmt.Errorf("--%s: %w", flag, err)})
-		}
-	}
+	var errs flagErrors
 	var err error
 	s.bind, err = netip.ParseAddr(o.bind)
-	wrong("bind", err)
+	errs.wrong("bind", err)
 	if o.port < 1 || o.port > 65535 {
-		wrong("port", fmt.Errorf("%d is not between 1 and 65535", o.port))
+		errs.wrong("port", fmt.Errorf("%d is not between 1 and 65535", o.port))
 	}
 	s.clusterCIDR, err = netip.ParsePrefix(o.clusterCIDR)
-	wrong("cluster-cidr", err)
+	errs.wrong("cluster-cidr", err)
 	_, s.serviceCIDR, err = net.ParseCIDR(o.serviceCIDR)
-	wrong("service-cidr", err)
+	errs.wrong("service-cidr", err)
 	if err == nil && s.clusterCIDR.IsValid() && s.clusterCIDR.Overlaps(netip.MustParsePrefix(s.serviceCIDR.String())) {
-		wrong("service-cidr", fmt.Errorf("%s overlaps --cluster-cidr %s", o.serviceCIDR, o.clusterCIDR))
+		errs.wrong("service-cidr", fmt.Errorf("%s overlaps --cluster-cidr %s", o.serviceCIDR, o.clusterCIDR))
 	}
-	wrong("etcd-endpoints", o.etcd.check())
+	errs.wrong("etcd-endpoints", o.etcd.check())
 	s.advertise, err = o.agent.address("")
-	wrong("node-ip", err)
-	if err := errors.Join(errs...); err != nil {
+	errs.wrong("node-ip", err)
+	if !o.noAgent {
+		errs = append(errs, o.agent.check(), o.agent.checkFiles())
+	}
+	if err := errs.join(); err != nil {
 		return s, err
 	}
 	o.subjects(&s)

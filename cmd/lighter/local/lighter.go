@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -47,11 +48,13 @@ var _ Daemons = (*Lighter)(nil)
 // Prepare writes server.yaml or agent.yaml, readable by root alone: the latter
 // holds a join token.
 func (l *Lighter) Prepare(ctx context.Context, c *Cluster, host Host, etc string) ([]string, error) {
-	settings := map[string]any{
+	settings := map[string]any{}
+	maps.Copy(settings, c.Settings)
+	maps.Copy(settings, map[string]any{
 		"node-name":   host.Name,
 		"node-ip":     host.IP.String(),
 		"cgroup-root": c.CgroupPath(host.Name),
-	}
+	})
 	path := filepath.Join(etc, "lighter", string(host.Role)+".yaml")
 	if host.Role == RoleAgent {
 		joinToken, err := l.token(ctx, c, path)

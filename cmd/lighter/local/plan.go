@@ -28,7 +28,13 @@ type Spec struct {
 	Hosts int
 	// Servers is how many of them run the control plane; 0 means 1.
 	Servers int
+	// Settings are for the daemons of all hosts, as in their configuration file;
+	// nil keeps what is there. Whoever asks has checked them.
+	Settings map[string]any
 }
+
+// ownSettings are those that a local cluster makes itself, for each host.
+var ownSettings = []string{"node-name", "node-ip", "cgroup-root", "server", "token"}
 
 // Cluster is what is wanted of one cluster. It is the content of cluster.json;
 // only the verbs in cluster.go write it, under the lock.
@@ -40,6 +46,8 @@ type Cluster struct {
 	Hosts  []Host       `json:"hosts"`
 	// Cuts are the broken links, oldest first.
 	Cuts []Cut `json:"cuts,omitempty"`
+	// Settings are for the daemons of all hosts, beside ownSettings.
+	Settings map[string]any `json:"settings,omitempty"`
 }
 
 // Host is one machine of the cluster.
@@ -89,6 +97,11 @@ func (s Spec) check() error {
 	case s.Servers < 0 || s.Servers > 1:
 		return fmt.Errorf("--servers %d: a local cluster has one server so far; several servers are not supported yet", s.Servers)
 	}
+	for _, key := range ownSettings {
+		if _, given := s.Settings[key]; given {
+			return fmt.Errorf("--config: key %q: a local cluster sets it for each host; remove it", key)
+		}
+	}
 	return nil
 }
 
@@ -109,6 +122,9 @@ func plan(spec Spec, have *Cluster, taken []netip.Prefix) (*Cluster, error) {
 			return nil, err
 		}
 		want.Subnet = subnet
+	}
+	if spec.Settings != nil {
+		want.Settings = spec.Settings
 	}
 	if spec.Hosts != 0 && spec.Hosts < len(want.Hosts) {
 		return nil, fmt.Errorf("cluster %s has %d hosts: it cannot shrink to %d; run 'lighter local down --name %s' first", spec.Name, len(want.Hosts), spec.Hosts, spec.Name)

@@ -11,11 +11,15 @@ func TestPlan(t *testing.T) {
 		{Name: "host-1", Role: RoleServer, IP: netip.MustParseAddr("10.89.7.11")},
 		{Name: "host-2", Role: RoleAgent, IP: netip.MustParseAddr("10.89.7.12")},
 	}}
+	configured := &Cluster{}
+	*configured = *existing
+	configured.Settings = map[string]any{"max-pods": 5.0}
 	tests := []struct {
 		name      string
 		spec      Spec
 		have      *Cluster
 		wantHosts int
+		settings  any // of max-pods
 		wantErr   string
 	}{
 		{name: "fresh, one host by default", spec: Spec{Name: "c"}, wantHosts: 1},
@@ -27,6 +31,11 @@ func TestPlan(t *testing.T) {
 		{name: "name", spec: Spec{Name: "C_"}, wantErr: "cluster name"},
 		{name: "path separator in name", spec: Spec{Name: "../x"}, wantErr: "cluster name"},
 		{name: "too many", spec: Spec{Name: "c", Hosts: 1000}, wantErr: "between 1 and 200"},
+		{name: "settings", spec: Spec{Name: "c", Settings: map[string]any{"max-pods": 7.0}}, have: existing, wantHosts: 2, settings: 7.0},
+		{name: "keeps its settings", spec: Spec{Name: "c"}, have: configured, wantHosts: 2, settings: 5.0},
+		{name: "other settings", spec: Spec{Name: "c", Settings: map[string]any{"max-pods": 7.0}}, have: configured, wantHosts: 2, settings: 7.0},
+		{name: "no settings any more", spec: Spec{Name: "c", Settings: map[string]any{}}, have: configured, wantHosts: 2},
+		{name: "settings of its own", spec: Spec{Name: "c", Settings: map[string]any{"node-ip": "10.0.0.1"}}, wantErr: `key "node-ip"`},
 		{name: "comma in dir", spec: Spec{Name: "c", Dir: "/a,b"}, wantErr: "mount option"},
 	}
 	for _, test := range tests {
@@ -43,6 +52,9 @@ func TestPlan(t *testing.T) {
 			}
 			if len(got.Hosts) != test.wantHosts {
 				t.Fatalf("%d hosts, want %d", len(got.Hosts), test.wantHosts)
+			}
+			if got.Settings["max-pods"] != test.settings {
+				t.Errorf("settings %v, want %v", got.Settings, test.settings)
 			}
 			for i, host := range got.Hosts {
 				if (host.Role == RoleServer) != (i == 0) {

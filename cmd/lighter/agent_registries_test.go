@@ -1,0 +1,148 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"lighter.dev/lighter/agent/image"
+)
+
+// parseAgent reads a command line of "lighter agent".
+func parseAgent(t *testing.T, args ...string) *agentDaemonOptions {
+	t.Helper()
+	options := &agentDaemonOptions{}
+	flags := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	options.addFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return options
+}
+
+func TestRegistries(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		want map[string]image.Registry
+	}{
+		{"none", nil, map[string]image.Registry{}},
+		{"mirrors in order", []string{"--registry-mirror=docker.io=https://b.example", "--registry-mirror=docker.io=https://a.example/hub"},
+			map[string]image.Registry{"docker.io": {Mirrors: []string{"https://b.example", "https://a.example/hub"}}}},
+		{"Docker Hub by its old name", []string{"--registry-mirror=index.docker.io=https://b.example"},
+			map[string]image.Registry{"docker.io": {Mirrors: []string{"https://b.example"}}}},
+		{"several hosts", []string{"--insecure-registry=10.0.0.1:5000,localhost", "--registry-ca=a.example=/ca.pem", "--registry-mirror=a.example=http://m:80"},
+			map[string]image.Registry{"10.0.0.1:5000": {Insecure: true}, "localhost": {Insecure: true}, "a.example": {CAFile: "/ca.pem", Mirrors: []string{"http://m:80"}}}},
+		{"the same file twice", []string{"--registry-ca=a.example=/ca.pem", "--registry-ca=a.example=/ca.pem"},
+			map[string]image.Registry{"a.example": {CAFile: "/ca.pem"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseAgent(t, tt.args...).registries.registries()
+			if err != nil || !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got %+v, %v; want %+v", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestWrongSettings: each wrong value is refused by the name of its flag.
+func TestWrongSettings(t *testing.T) {
+	tests := []struct {
+		arg, want string
+		more      []string
+	}{
+		{arg: "--default-registry=https://a.example", want: `--default-registry: "https://a.example": want a registry as image names spell it`},
+		{arg: "--default-registry=mirror", want: "has neither a dot nor a port"},
+		{arg: "--default-registry=a.example/team", want: "want a registry as image names spell it"},
+		{arg: "--registry-mirror=docker.io", want: "--registry-mirror: \"docker.io\": want HOST=URL"},
+		{arg: "--registry-mirror=docker.io=mirror.example", want: "want a URL such as https://mirror.example"},
+		{arg: "--registry-mirror=docker.io=ftp://mirror.example", want: "want a URL"},
+		{arg: "--registry-mirror=a.example=https://m", more: []string{"--registry-mirror=a.example=https://m"}, want: "https://m is given twice for a.example"},
+		{arg: "--insecure-registry=http://a.example", want: "--insecure-registry:"},
+		{arg: "--registry-ca=a.example", want: "--registry-ca: \"a.example\": want HOST=FILE"},
+		{arg: "--registry-ca=a.example=/1", more: []string{"--registry-ca=a.example=/2"}, want: "two files for a.example, /2 and /1"},
+		{arg: "--registry-ca=a.example=/1", more: []string{"--insecure-registry=a.example"}, want: "clashes with --insecure-registry a.example"},
+		{arg: "--log-max-size=10 megabytes", want: `--log-max-size: "10 megabytes": want a size such as 10Mi`},
+		{arg: "--log-max-size=0", want: "--log-max-size"},
+		{arg: "--log-max-files=1", want: "--log-max-files: 1: want 2 or more"},
+		{arg: "--storage-driver=zfs", want: `--storage-driver: "zfs": want one of overlayfs, native, btrfs`},
+		{arg: "--node-name=A_B", want: "--node-name"},
+		{arg: "--node-labels=a b=c", want: "--node-labels"},
+		{arg: "--node-taints=a=b:Never", want: "--node-taints"},
+	}
+	var all []string
+	for _, tt := range tests {
+		t.Run(tt.arg, func(t *testing.T) {
+			err := parseAgent(t, append(tt.more, tt.arg)...).agentOptions.check()
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+		if tt.more == nil {
+			all = append(all, tt.arg)
+		}
+	}
+	err := parseAgent(t, all...).check()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, flag := range []string{"server", "default-registry", "registry-mirror", "insecure-registry", "registry-ca", "log-max-size", "log-max-files", "storage-driver", "node-name", "node-labels", "node-taints"} {
+		if !strings.Contains(err.Error(), "--"+flag) {
+			t.Errorf("all at once: --%s is missing in\n%v", flag, err)
+		}
+	}
+	if code := codeOf(t.Context(), err); code != 2 {
+		t.Errorf("exit code %d, want 2", code)
+	}
+}
+
+func TestSettingsFiles(t *testing.T) {
+	missing, empty := filepath.Join(t.TempDir(), "none.pem"), filepath.Join(t.TempDir(), "empty.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{missing: "--registry-ca: open " + missing, empty: "holds no PEM certificate"} {
+		options := parseAgent(t, "--registry-ca=a.example="+path)
+		if err := options.agentOptions.check(); err != nil {
+			t.Errorf("the values alone: %v", err)
+		}
+		if err := options.checkFiles(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+}
+
+// TestLocalSettings: what "lighter local up --config" refuses before it starts
+// anything.
+func TestLocalSettings(t *testing.T) {
+	tests := []struct{ content, want string }{
+		{"registry-mirror: [docker.io=https://m.example]\nmax-pods: 20\nlog-level: debug", ""},
+		{"registry-mirrors: [docker.io=https://m.example]", `key "registry-mirrors": unknown key`},
+		{"log-max-size: huge\nlog-max-files: 0", "--log-max-files"},
+		{"log-level: loud\nstorage-driver: zfs", "--log-level"},
+		{"max-pods: many", `key "max-pods"`},
+	}
+	for _, tt := range tests {
+		path := filepath.Join(t.TempDir(), "agent.yaml")
+		if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readLocalSettings(path)
+		switch {
+		case tt.want == "":
+			if err != nil || got["max-pods"] != 20.0 {
+				t.Errorf("%q: %v, %v", tt.content, got, err)
+			}
+		case err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path):
+			t.Errorf("%q: %v, want %q and the file's name", tt.content, err, tt.want)
+		}
+	}
+	if _, err := readLocalSettings("/none.yaml"); err == nil || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("a missing file: %v", err)
+	}
+}
