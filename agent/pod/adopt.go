@@ -23,7 +23,7 @@ func (w *worker) adopt(found []runtime.Status) {
 				continue
 			}
 			if st.State == runtime.StateCreated {
-				c.Stale = st.Spec.ID
+				c.Stale = &st.Spec
 				continue
 			}
 			c.Last, c.Current = c.Current, &Attempt{Status: st}
@@ -32,6 +32,10 @@ func (w *worker) adopt(found []runtime.Status) {
 			continue
 		}
 		c.Backoff = backoffAt(c.Current.Spec.Attempt)
+		if single := w.view.single(c); single != nil {
+			c.Backoff = backoffAt(c.Current.Spec.Retries)
+			single.revive(c)
+		}
 		w.inherit(c)
 	}
 }

@@ -19,6 +19,10 @@ func (w apiSide) Delete(_ context.Context, pod *corev1.Pod) error {
 	return w.do("api delete", func() error { w.deleted[pod.UID] = true; return nil })
 }
 
+func (w apiSide) Expire(_ context.Context, pod *corev1.Pod) error {
+	return w.do("api expire", func() error { w.expired[pod.UID] = true; return nil })
+}
+
 const uid = types.UID("11111111-2222-3333-4444-555555555555")
 
 // onePod has one container named main.

@@ -30,6 +30,10 @@ type Engine interface {
 	Start(ctx context.Context, id string) error
 	Signal(ctx context.Context, id string, sig syscall.Signal) error
 	Delete(ctx context.Context, id string) error
+	// ReleaseRootFS unmounts the file system of a container that has ended.
+	ReleaseRootFS(ctx context.Context, id string) error
+	// WaitAttached returns when a client has attached to a container.
+	WaitAttached(ctx context.Context, id string) error
 	Status(ctx context.Context, id string) (runtime.Status, error)
 	List(ctx context.Context) ([]runtime.Status, error)
 	// Events names containers whose state changed.
@@ -98,6 +102,8 @@ type Statuses interface {
 	Set(pod *corev1.Pod, wanted corev1.PodStatus)
 	Flush(ctx context.Context, uid types.UID) error
 	Delete(ctx context.Context, pod *corev1.Pod) error
+	// Expire has the API delete the pod as a user would: it is told to end.
+	Expire(ctx context.Context, pod *corev1.Pod) error
 	Forget(uid types.UID)
 }
 

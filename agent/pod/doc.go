@@ -6,6 +6,7 @@
 //	state.go    what a worker knows: View (wanted) and State (observed)
 //	next.go     Next, the pure step function: one look, one Action
 //	ending.go   the part of Next for pods that end
+//	single.go   the part of Next for containers of "lighter run"
 //	worker.go   one goroutine a pod: look, decide, act, report, wait
 //	hooks.go    the ordered set-up of a pod, undone in reverse
 //	pull.go start.go stop.go  what actions on one container do

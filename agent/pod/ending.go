@@ -129,13 +129,16 @@ func stopAll(v View, s *State, now time.Time, w *waiting) (Action, bool) {
 	return Action{}, false
 }
 
+// ending is the reason of a stop that ends the pod.
+const ending = "Ending"
+
 func stopOne(c *Container, grace time.Duration, now time.Time, w *waiting) (Action, bool) {
 	if c.Op != Idle {
 		return Action{}, false
 	}
 	// A second delete may shorten the grace period of a stop under way.
 	if c.Stop == nil || c.Stop.Deadline.After(now.Add(grace)) {
-		return Action{Do: StopIt, Container: c, Grace: grace, Reason: "Ending", Message: "Stopping container " + c.Spec.Name}, true
+		return Action{Do: StopIt, Container: c, Grace: grace, Reason: ending, Message: "Stopping container " + c.Spec.Name}, true
 	}
 	return enforce(c, now, w)
 }

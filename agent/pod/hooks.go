@@ -234,20 +234,25 @@ func (w *worker) deleteContainers(ctx context.Context) error {
 	var errs []error
 	for _, st := range all {
 		if podOf(st.Spec.ID) == w.uid {
-			errs = append(errs, w.deleteContainer(ctx, st.Spec.ID))
+			// File systems are removeSnapshots': attempts may share one.
+			errs = append(errs, w.deleteContainer(ctx, st.Spec.ID, ""))
 		}
 	}
 	errs = append(errs, os.RemoveAll(w.logDir()))
 	return errors.Join(errs...)
 }
 
-// deleteContainer removes a container, then its root file system.
-func (w *worker) deleteContainer(ctx context.Context, id string) error {
+// deleteContainer removes a container, then the file system named by snapshot,
+// if it is not "".
+func (w *worker) deleteContainer(ctx context.Context, id, snapshot string) error {
 	w.cfg.Probes.Stop(id)
 	if err := w.cfg.Engine.Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("delete container %s: %w", id, err)
 	}
-	return w.cfg.Images.Remove(ctx, id)
+	if snapshot == "" {
+		return nil
+	}
+	return w.cfg.Images.Remove(ctx, snapshot)
 }
 
 func (w *worker) removeSnapshots(ctx context.Context) error {
@@ -268,6 +273,28 @@ func (w *worker) removeSnapshots(ctx context.Context) error {
 func (w *worker) logDir() string {
 	pod := w.pod()
 	return filepath.Join(w.cfg.LogDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
+}
+
+// expire writes the last status, so that whoever waits for the exit code sees
+// it, then has the API delete the pod.
+func (w *worker) expire(ctx context.Context) {
+	step, pod := &w.st.Expire, w.pod()
+	step.Busy = true
+	w.log.Info("Removing pod, as its container has ended")
+	w.async(func() func() {
+		err := w.cfg.Statuses.Flush(ctx, w.uid)
+		if err == nil {
+			err = w.cfg.Statuses.Expire(ctx, pod)
+		}
+		return func() {
+			if err == nil {
+				step.succeed()
+				return
+			}
+			step.fail(err, time.Now(), firstRetry, maxRetry)
+			w.log.Warn("Cannot remove pod, will retry", "err", err)
+		}
+	})
 }
 
 // finalize writes the last status, then deletes the pod from the API.

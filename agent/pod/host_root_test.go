@@ -180,6 +180,7 @@ func (loopback) Detach(context.Context, pod.Sandbox) error { return nil }
 func (loopback) Keep(context.Context, []string) error      { return nil }
 func (h *host) Flush(context.Context, types.UID) error     { return nil }
 func (h *host) Delete(context.Context, *corev1.Pod) error  { return nil }
+func (h *host) Expire(context.Context, *corev1.Pod) error  { return nil }
 func (h *host) Forget(types.UID)                           {}
 func (h *host) wake() {
 	select {

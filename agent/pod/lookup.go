@@ -29,7 +29,10 @@ type ContainerPicture struct {
 	// ID and LogPath are of the newest attempt, PreviousID and PreviousLogPath of the one before.
 	ID, LogPath                 string
 	PreviousID, PreviousLogPath string
-	Running                     bool
+	// RootFS names the newest attempt's file system in the image store.
+	RootFS string
+	// Running: one can attach to it.
+	Running bool
 	// TTY and Stdin are as in the spec, for attach.
 	TTY, Stdin bool
 }
@@ -86,7 +89,10 @@ func (w *worker) takePicture(st *corev1.PodStatus) *Picture {
 	for _, c := range w.st.Containers {
 		cp := ContainerPicture{Name: c.Spec.Name, Running: c.running(), TTY: c.Spec.TTY, Stdin: c.Spec.Stdin}
 		if c.Current != nil {
-			cp.ID, cp.LogPath = c.Current.Spec.ID, c.Current.Spec.LogPath
+			cp.ID, cp.LogPath, cp.RootFS = c.Current.Spec.ID, c.Current.Spec.LogPath, c.Current.Spec.RootFSKey()
+		}
+		if c.Held != nil {
+			cp.ID, cp.LogPath, cp.Running = c.Held.ID, c.Held.LogPath, true
 		}
 		if c.Last != nil {
 			cp.PreviousID, cp.PreviousLogPath = c.Last.Spec.ID, c.Last.Spec.LogPath

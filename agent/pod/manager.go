@@ -89,7 +89,7 @@ func (m *Manager) Update(pod *corev1.Pod) {
 	if w := m.workers[pod.UID]; w != nil {
 		w.post(func() {
 			if !w.view.Gone {
-				w.want(View{Pod: pod})
+				w.want(w.viewOf(pod))
 			}
 		})
 		return
@@ -116,6 +116,9 @@ func (m *Manager) Remove(uid types.UID) bool {
 // begin gives a pod its worker. The caller holds mu.
 func (m *Manager) begin(v View) {
 	w := newWorker(m, v.Pod)
+	if !v.Gone {
+		v = w.viewOf(v.Pod)
+	}
 	w.view = v
 	found := m.adopted[v.Pod.UID]
 	delete(m.adopted, v.Pod.UID)

@@ -3,7 +3,6 @@ package pod
 import (
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
@@ -18,16 +17,22 @@ func Next(v View, s *State, now time.Time) Action {
 		return Action{Do: Fail, Reason: f.reason, Message: f.message}
 	}
 	w := waiting{now: now}
-	if a, ok := setUp(s, now, &w); ok {
+	if a, ok := setUp(v, s, now, &w); ok {
 		return a
 	}
-	if a, ok := tend(s, now, &w); ok {
+	if a, ok := tend(v, s, now, &w); ok {
 		return a
 	}
 	if ready(s) {
 		if a, ok := start(v, s, now, &w); ok {
 			return a
 		}
+	}
+	if a, ok := expire(v, s, now); ok {
+		return a
+	}
+	if !s.Expire.Busy {
+		w.until(s.Expire.RetryAt)
 	}
 	if at := deadline(v, s); !at.IsZero() {
 		w.until(at)
@@ -49,7 +54,7 @@ func (w *waiting) until(at time.Time) {
 
 // setUp starts every hook and every pull that is due, all side by side: none
 // of them needs another's result.
-func setUp(s *State, now time.Time, w *waiting) (Action, bool) {
+func setUp(v View, s *State, now time.Time, w *waiting) (Action, bool) {
 	for _, name := range setupHooks {
 		step := s.Hooks[name]
 		if step.due(now) {
@@ -66,7 +71,7 @@ func setUp(s *State, now time.Time, w *waiting) (Action, bool) {
 		w.until(s.VolumesDue)
 	}
 	for _, c := range s.Containers {
-		if c.Op != Idle || !needsImage(c, s) {
+		if c.Op != Idle || !needsImage(v, c, s) {
 			continue
 		}
 		if c.Image.due(now) {
@@ -90,9 +95,12 @@ func ready(s *State) bool {
 }
 
 // needsImage: it will be started, now or later. A running container needs none.
-func needsImage(c *Container, s *State) bool {
+func needsImage(v View, c *Container, s *State) bool {
 	if c.running() {
 		return false
+	}
+	if single := v.single(c); single != nil {
+		return single.wants(c)
 	}
 	return c.Role != Init || !c.succeeded() && !initialised(s)
 }
@@ -109,13 +117,18 @@ func initialised(s *State) bool {
 
 // tend looks after running containers: those that have to be replaced, and
 // those that did not end in time.
-func tend(s *State, now time.Time, w *waiting) (Action, bool) {
+func tend(v View, s *State, now time.Time, w *waiting) (Action, bool) {
 	for _, c := range s.Containers {
 		if !c.running() || c.Op != Idle {
 			continue
 		}
 		if a, ok := enforce(c, now, w); ok {
 			return a, true
+		}
+		if single := v.single(c); single != nil {
+			if a, ok := single.interrupt(v.Pod, c); ok {
+				return a, true
+			}
 		}
 		if c.Stop != nil {
 			continue
@@ -153,8 +166,8 @@ func start(v View, s *State, now time.Time, w *waiting) (Action, bool) {
 		if c.Op == Starting {
 			return Action{}, false
 		}
-		if !c.running() && wants(v.Pod, c) {
-			at := startAt(c)
+		if !c.running() && wants(v, c) {
+			at := startAt(v, c)
 			if c.Image.Done && !c.Image.Busy && c.Op == Idle && !now.Before(at) {
 				return Action{Do: Run, Container: c}, true
 			}
@@ -170,16 +183,22 @@ func start(v View, s *State, now time.Time, w *waiting) (Action, bool) {
 }
 
 // wants: by the restart policy it should (still) run.
-func wants(pod *corev1.Pod, c *Container) bool {
+func wants(v View, c *Container) bool {
+	if single := v.single(c); single != nil {
+		return single.wants(c)
+	}
 	if c.Current == nil || c.Recreate {
 		return true
 	}
-	return c.exited() && podutil.ContainerShouldRestart(*c.Spec, pod.Spec, int32(c.Current.exitCode()))
+	return c.exited() && podutil.ContainerShouldRestart(*c.Spec, v.Pod.Spec, int32(c.Current.exitCode()))
 }
 
 // startAt is when a container may be started (again).
-func startAt(c *Container) time.Time {
+func startAt(v View, c *Container) time.Time {
 	at := c.Start.RetryAt
+	if single := v.single(c); single != nil && single.fresh(c) {
+		return at // a person asks for it, and does not want to wait
+	}
 	if c.exited() && !c.Recreate {
 		if after := c.Backoff.after(c.Current.StartedAt, c.Current.FinishedAt); after.After(at) {
 			at = after

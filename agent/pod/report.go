@@ -46,6 +46,9 @@ func (w *worker) containerStatus(c *Container, blocked bool) corev1.ContainerSta
 	}
 	if c.Current == nil {
 		st.State.Waiting = w.waitingState(c, blocked)
+		if c.Held != nil {
+			st.ContainerID = containerScheme + c.Held.ID
+		}
 		return st
 	}
 	cur := c.Current
@@ -60,11 +63,14 @@ func (w *worker) containerStatus(c *Container, blocked bool) corev1.ContainerSta
 		st.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: cur.StartedAt}}
 	case c.running():
 		st.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
-	case w.willRestart(c):
+	case c.Held != nil || w.willRestart(c):
 		st.LastTerminationState.Terminated = terminated(cur)
 		st.State.Waiting = w.waitingState(c, blocked)
 	default:
 		st.State.Terminated = terminated(cur)
+		if single := w.view.single(c); single != nil && single.stopped(c) && !cur.OOMKilled {
+			st.State.Terminated.Reason = "Stopped"
+		}
 	}
 	return st
 }
@@ -74,7 +80,7 @@ func (w *worker) willRestart(c *Container) bool {
 	if fateOf(w.view, &w.st, time.Now()).kind != live || w.stopping() {
 		return false
 	}
-	return wants(w.view.Pod, c) && (c.Role != Init || !initialised(&w.st))
+	return wants(w.view, c) && (c.Role != Init || !initialised(&w.st))
 }
 
 // stopping: the pod is on its way out.
@@ -99,7 +105,11 @@ func (w *worker) waitingState(c *Container, blocked bool) *corev1.ContainerState
 		if errors.As(c.Start.Err, &refused) {
 			wait.Reason = refused.reason
 		}
-	case c.exited() && !c.Recreate && startAt(c).After(time.Now()):
+	case c.Current == nil && w.view.single(c) != nil && w.view.Single.stopped(c):
+		wait.Reason, wait.Message = "Created", "the container is not started"
+	case c.Held != nil:
+		wait.Reason, wait.Message = v1alpha1.ReasonAwaitsClient, "the container starts when a client has attached to it"
+	case c.exited() && !c.Recreate && startAt(w.view, c).After(time.Now()):
 		wait.Reason = "CrashLoopBackOff"
 		wait.Message = fmt.Sprintf("back-off %v restarting failed container=%s pod=%s", c.Backoff.Delay, c.Spec.Name, podTitle(w.view.Pod))
 	}

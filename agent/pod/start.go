@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/containerd/errdefs"
 	corev1 "k8s.io/api/core/v1"
 
 	"lighter.dev/lighter/agent/env"
@@ -38,33 +40,45 @@ func (e *startError) Unwrap() error { return e.err }
 // start makes the next attempt at a container, beside the worker.
 func (w *worker) start(c *Container, now time.Time) {
 	number := 0
+	single := w.view.single(c)
 	if c.Current != nil {
 		number = c.Current.Spec.Attempt + 1
-		if c.Recreate {
+		if c.Recreate || single != nil && single.fresh(c) {
 			c.Backoff = Backoff{}
 		} else {
 			c.Backoff = c.Backoff.next(c.Current.StartedAt, c.Current.FinishedAt)
 		}
 	}
 	c.Op = Starting
-	old, stale := c.Last, c.Stale
+	old, previous, stale := c.Last, c.Current, c.Stale
 	in := startInput{
 		ctx: w.setUpCtx, pod: w.pod(), spec: c.Spec, image: c.Has, number: number,
 		spaces: w.box.spaces, ips: w.podIPs(), services: env.ServicesFor(w.view.Pod, w.cfg.Services()),
 	}
+	if single != nil {
+		in.succession = single.succeed(c)
+	}
+	if in.attach {
+		in.await, c.Withdraw = context.WithTimeout(in.ctx, attachPatience)
+	}
+	in.hold = func(spec *runtime.ContainerSpec) { w.post(func() { c.Held = spec }) }
 	w.async(func() func() {
-		if stale != "" {
-			if err := w.deleteContainer(in.ctx, stale); err != nil {
+		if stale != nil {
+			if err := w.discard(in.ctx, stale, previous); err != nil {
 				return func() { w.started(c, nil, &startError{reasonCreate, err}) }
 			}
 		}
 		attempt, err := w.attempt(in)
 		if err == nil && old != nil {
-			w.forget(in.ctx, old)
+			w.forget(in.ctx, old, previous, attempt)
 		}
 		return func() { w.started(c, attempt, err) }
 	})
 }
+
+// attachPatience is how long a container that was to begin with an attached
+// client waits for it.
+const attachPatience = 30 * time.Second
 
 // startInput is what an attempt needs of the worker's state.
 type startInput struct {
@@ -76,6 +90,11 @@ type startInput struct {
 	spaces   runtime.Namespaces
 	ips      []netip.Addr
 	services []*corev1.Service
+	succession
+	// await is the context in which it waits for a client, hold what is called
+	// with the container that does, and with nil when it goes on.
+	await context.Context
+	hold  func(*runtime.ContainerSpec)
 }
 
 // attempt creates and starts a container, and runs its postStart hook. The
@@ -87,13 +106,22 @@ func (w *worker) attempt(in startInput) (*Attempt, error) {
 	}
 	// Writable also for readOnlyRootFilesystem: the runtime has to make mount points
 	// (/etc/hosts) that the image lacks, and makes the root read-only after that.
-	if spec.RootFS, err = w.cfg.Images.Prepare(in.ctx, spec.ID, in.image, false); err != nil {
+	if spec.RootFS, err = w.cfg.Images.Prepare(in.ctx, spec.RootFSKey(), in.image, false); err != nil {
 		return nil, &startError{reasonCreate, err}
+	}
+	if in.previous != "" {
+		// Two mounts of one overlay at a time would spoil it.
+		if err := w.cfg.Engine.ReleaseRootFS(in.ctx, in.previous); err != nil && !errdefs.IsNotFound(err) {
+			return nil, &startError{reasonCreate, err}
+		}
 	}
 	if err := w.cfg.Engine.Create(in.ctx, spec); err != nil {
 		return w.refused(in, spec, &startError{reasonCreate, err})
 	}
 	w.containerEvent(in.pod, in.spec, corev1.EventTypeNormal, "Created", "Created container: "+in.spec.Name)
+	if err := w.awaitClient(in, &spec); err != nil {
+		return nil, errors.Join(err, w.discard(context.WithoutCancel(in.ctx), &spec))
+	}
 	if err := w.cfg.Engine.Start(in.ctx, spec.ID); err != nil {
 		return w.refused(in, spec, &startError{reasonRun, err})
 	}
@@ -106,6 +134,29 @@ func (w *worker) attempt(in startInput) (*Attempt, error) {
 	return &Attempt{Status: st}, hookErr
 }
 
+// awaitClient waits until a client has attached, if one wants to see all that
+// the container prints. A client that does not come is not waited for long.
+func (w *worker) awaitClient(in startInput, spec *runtime.ContainerSpec) error {
+	if !in.attach {
+		return nil
+	}
+	in.hold(spec)
+	defer in.hold(nil)
+	err := w.cfg.Engine.WaitAttached(in.await, spec.ID)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		w.containerEvent(in.pod, in.spec, corev1.EventTypeWarning, "NotAttached",
+			fmt.Sprintf("No client has attached within %v; starting the container without", attachPatience))
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errWithdrawn, err)
+}
+
+// errWithdrawn: another request came before the container had begun.
+var errWithdrawn = errors.New("the container was not started")
+
 // errPostStart: the container runs, but its postStart hook failed.
 var errPostStart = errors.New("PostStartHook failed")
 
@@ -115,7 +166,7 @@ var errPostStart = errors.New("PostStartHook failed")
 func (w *worker) refused(in startInput, spec runtime.ContainerSpec, cause *startError) (*Attempt, error) {
 	if in.ctx.Err() != nil {
 		// The pod ends before it began; do not leave a container half-made.
-		if err := w.deleteContainer(context.WithoutCancel(in.ctx), spec.ID); err != nil {
+		if err := w.discard(context.WithoutCancel(in.ctx), &spec); err != nil {
 			w.log.Warn("Cannot remove container that was not started", "id", spec.ID, "err", err)
 		}
 		return nil, cause
@@ -123,7 +174,7 @@ func (w *worker) refused(in startInput, spec runtime.ContainerSpec, cause *start
 	st, err := w.cfg.Engine.Status(in.ctx, spec.ID)
 	if err != nil || st.State != runtime.StateExited {
 		st = runtime.Status{Spec: spec, State: runtime.StateExited, CreatedAt: time.Now(), ExitCode: exitStartError, Reason: "StartError", Message: cause.Error()}
-		if err := w.deleteContainer(in.ctx, spec.ID); err != nil {
+		if err := w.discard(in.ctx, &spec); err != nil {
 			w.log.Warn("Cannot remove container that failed to start", "id", spec.ID, "err", err)
 		}
 	}
@@ -142,9 +193,13 @@ const exitStartError = 128
 
 // started takes the result of an attempt.
 func (w *worker) started(c *Container, attempt *Attempt, err error) {
-	c.Op = Idle
+	c.Op, c.Held = Idle, nil
+	if c.Withdraw != nil {
+		c.Withdraw()
+		c.Withdraw = nil
+	}
 	if attempt != nil {
-		c.Stale = ""
+		c.Stale = nil
 		if c.Current != nil {
 			c.Last = c.Current
 		}
@@ -153,6 +208,10 @@ func (w *worker) started(c *Container, attempt *Attempt, err error) {
 		c.Start = Step{}
 		if attempt.State == runtime.StateExited {
 			w.exited(c)
+		} else {
+			// An end just after the start may have been told while nobody here
+			// knew the attempt.
+			w.refresh(context.Background(), attempt.Spec.ID)
 		}
 	}
 	var start *startError
@@ -163,7 +222,7 @@ func (w *worker) started(c *Container, attempt *Attempt, err error) {
 		c.Unhealthy = err.Error()
 		w.containerEvent(w.view.Pod, c.Spec, corev1.EventTypeWarning, "FailedPostStartHook", err.Error())
 		return
-	case w.setUpCtx.Err() != nil:
+	case w.setUpCtx.Err() != nil, errors.Is(err, errWithdrawn):
 		return
 	case errors.As(err, &start) && attempt == nil:
 		c.Start.fail(err, time.Now(), firstRetry, maxRetry)
@@ -191,11 +250,12 @@ func (w *worker) containerSpec(in startInput) (runtime.ContainerSpec, error) {
 	return runtime.ContainerSpec{
 		ID: id, PodUID: string(in.pod.UID), PodNamespace: in.pod.Namespace, PodName: in.pod.Name,
 		Name: in.spec.Name, Attempt: in.number,
+		Request: in.request, Retries: in.retries, Snapshot: in.snapshot,
 		ImageRef: in.spec.Image, ImageID: string(in.image.Target), Image: in.image.Config.Config,
 		Container: spec, PodSecurity: in.pod.Spec.SecurityContext,
 		Env: env.Strings(vars), Mounts: mounts, Namespaces: in.spaces, HostPID: in.pod.Spec.HostPID,
 		Hostname:     hostname(in.pod, w.cfg.ClusterDomain),
-		CgroupParent: w.cgroup, LogPath: w.logPath(in.spec.Name, in.number),
+		CgroupParent: w.cgroup, LogPath: cmp.Or(in.logPath, w.logPath(in.spec.Name, in.number)),
 		OOMScoreAdj: oomScore(in.pod, in.spec, w.cfg.Allocatable()),
 	}, nil
 }
@@ -232,10 +292,26 @@ func (w *worker) logPath(container string, attempt int) string {
 	return filepath.Join(w.logDir(), container, strconv.Itoa(attempt)+".log")
 }
 
+// discard removes an attempt, and its file system unless others have it too.
+func (w *worker) discard(ctx context.Context, spec *runtime.ContainerSpec, others ...*Attempt) error {
+	key := spec.RootFSKey()
+	shared := spec.Snapshot != "" && spec.Snapshot != spec.ID && len(others) == 0
+	for _, other := range others {
+		shared = shared || other != nil && other.Spec.RootFSKey() == key
+	}
+	if shared {
+		key = ""
+	}
+	return w.deleteContainer(ctx, spec.ID, key)
+}
+
 // forget removes an old attempt: only the newest and the one before are kept.
-func (w *worker) forget(ctx context.Context, old *Attempt) {
-	if err := w.deleteContainer(ctx, old.Spec.ID); err != nil {
+func (w *worker) forget(ctx context.Context, old *Attempt, kept ...*Attempt) {
+	if err := w.discard(ctx, &old.Spec, kept...); err != nil {
 		w.log.Warn("Cannot remove old container", "id", old.Spec.ID, "err", err)
+	}
+	if slices.ContainsFunc(kept, func(a *Attempt) bool { return a.Spec.LogPath == old.Spec.LogPath }) {
+		return
 	}
 	if err := os.Remove(old.Spec.LogPath); err != nil && !errors.Is(err, os.ErrNotExist) {
 		w.log.Warn("Cannot remove old log", "path", old.Spec.LogPath, "err", err)

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"context"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,8 @@ import (
 // View is what is wanted.
 type View struct {
 	Pod *corev1.Pod
+	// Single rules the main containers of a pod of "lighter run"; else nil.
+	Single *Single
 	// Gone: the API has no such pod (any more); there is nobody to report to.
 	Gone bool
 }
@@ -45,8 +48,9 @@ type State struct {
 	// StartTime is when this node first saw the pod.
 	StartTime time.Time
 	// Release undoes the set-up of a pod that ended but is not deleted;
-	// Teardown removes everything; Final deletes the pod from the API.
-	Release, Teardown, Final Step
+	// Teardown removes everything; Final deletes the pod from the API. Expire asks
+	// the API to delete the pod of a container that was to go with its end.
+	Release, Teardown, Final, Expire Step
 }
 
 // Failure is why a pod failed, in the words of pod.status.
@@ -87,7 +91,13 @@ type Container struct {
 	Current, Last *Attempt
 	// Stale is a container that an earlier agent made but did not start. It has
 	// to be deleted before the next attempt, which has the same ID.
-	Stale string
+	Stale *runtime.ContainerSpec
+	// Held is an attempt that is made and waits for a client to attach.
+	Held *runtime.ContainerSpec
+	// Withdraw ends that wait; nil if there is none.
+	Withdraw context.CancelFunc
+	// Revived is the number of a stop request that the agent's start overrules.
+	Revived int64
 	// Start is the failure to even create an attempt (CreateContainerConfigError).
 	Start Step
 	// Backoff grows with every crash.
@@ -110,6 +120,8 @@ type Attempt struct{ runtime.Status }
 type Stop struct {
 	Deadline time.Time
 	Killed   bool
+	// Request is the number of the request for it, 0 if the agent decided.
+	Request int64
 }
 
 // running: there is a process to stop.
@@ -147,6 +159,7 @@ const (
 	Fail     Verb = "fail"     // end the pod for Reason
 	Release  Verb = "release"  // undo set-up, keep the dead containers
 	Teardown Verb = "teardown" // undo everything
+	Expire   Verb = "expire"   // have the API delete the pod
 	Finalize Verb = "finalize" // delete the pod from the API
 	Done     Verb = "done"     // nothing is left to do, ever
 )
@@ -158,8 +171,10 @@ type Action struct {
 	Container *Container
 	// Reason and Message explain it to people.
 	Reason, Message string
-	// Grace is how long a stop may take.
-	Grace time.Duration
+	// Grace is how long a stop may take, Signal what begins it ("" is the
+	// container's own stop signal).
+	Grace  time.Duration
+	Signal string
 	// Until is when Wait ends though nothing happens; zero is never.
 	Until time.Time
 }

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -19,25 +20,30 @@ import (
 func (w *worker) stop(ctx context.Context, a Action, now time.Time) {
 	c := a.Container
 	grace := a.Grace
-	if a.Reason != "Ending" {
+	if a.Reason != ending && a.Reason != requested {
 		grace = restartGrace(w.view.Pod, c)
 	}
-	if c.Stop != nil {
+	if c.Stop != nil && a.Reason != requested {
 		c.Stop.Deadline = now.Add(grace)
 		return
 	}
 	c.Stop = &Stop{Deadline: now.Add(grace)}
+	if a.Reason == requested {
+		c.Stop.Request = w.view.Single.Run.Number
+	}
 	c.Recreate = a.Reason == "Changed"
 	// A probe must not call a container unhealthy that is told to end; its
 	// readiness goes with the endpoints, which know of the deletion.
 	w.cfg.Probes.Stop(c.Current.Spec.ID)
 	w.containerEvent(w.view.Pod, c.Spec, corev1.EventTypeNormal, "Killing", a.Message)
 	w.log.Info("Stopping container", "container", c.Spec.Name, "grace", grace, "why", a.Message)
-	id, spec, pod, sig := c.Current.Spec.ID, c.Spec, w.pod(), stopSignal(c)
+	id, spec, pod, sig := c.Current.Spec.ID, c.Spec, w.pod(), stopSignal(c, a.Signal)
 	ip := w.podIPs()
 	w.async(func() func() {
-		if err := w.preStop(ctx, pod, spec, id, ip, grace); err != nil {
-			w.containerEvent(pod, spec, corev1.EventTypeWarning, "FailedPreStopHook", err.Error())
+		if sig != syscall.SIGKILL {
+			if err := w.preStop(ctx, pod, spec, id, ip, grace); err != nil {
+				w.containerEvent(pod, spec, corev1.EventTypeWarning, "FailedPreStopHook", err.Error())
+			}
 		}
 		err := w.cfg.Engine.Signal(ctx, id, sig)
 		return func() { w.signalled(c, id, err) }
@@ -77,12 +83,14 @@ func (w *worker) signalled(c *Container, id string, err error) {
 	w.refresh(context.Background(), id)
 }
 
-// stopSignal is what the container wants to be stopped with.
-func stopSignal(c *Container) syscall.Signal {
+// stopSignal is what the container is stopped with: what was asked for, else
+// what it wants itself.
+func stopSignal(c *Container, asked string) syscall.Signal {
 	name := c.Current.Spec.Image.StopSignal
 	if l := c.Spec.Lifecycle; l != nil && l.StopSignal != nil {
 		name = string(*l.StopSignal)
 	}
+	name = cmp.Or(asked, name)
 	if name != "" {
 		if sig, err := signal.ParseSignal(strings.ToUpper(name)); err == nil {
 			return sig
@@ -126,10 +134,10 @@ func (w *worker) exited(c *Container) {
 	w.log.Info("Container ended", "container", c.Spec.Name, "exitCode", code, "oom", c.Current.OOMKilled)
 	// The image is checked again before a restart: it may have been removed.
 	c.Image = Step{Busy: c.Image.Busy}
-	if w.view.Deleted() || c.Recreate || !wants(w.view.Pod, c) {
+	if w.view.Deleted() || c.Recreate || !wants(w.view, c) {
 		return
 	}
-	if at := startAt(c); at.After(time.Now()) {
+	if at := startAt(w.view, c); at.After(time.Now()) {
 		w.containerEvent(w.view.Pod, c.Spec, corev1.EventTypeWarning, "BackOff",
 			fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.Spec.Name, podTitle(w.view.Pod)))
 	}

@@ -45,6 +45,8 @@ type worker struct {
 	// objects counts changes of ConfigMaps and Secrets; mounted is what the
 	// last run of the volumes hook began with.
 	objects, mounted uint64
+	// ignored is what the user was told of annotations that do not hold.
+	ignored string
 }
 
 // sandbox is what set-up gave the pod.
@@ -109,8 +111,30 @@ func (w *worker) alignContainers() {
 // pod is the newest spec, for any goroutine.
 func (w *worker) pod() *corev1.Pod { return w.latest.Load() }
 
+// viewOf reads a version of the pod.
+func (w *worker) viewOf(pod *corev1.Pod) View {
+	single, err := singleOf(pod)
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if w.ignored != text && text != "" {
+		w.log.Warn("Ignoring annotation", "err", err)
+		w.event(corev1.EventTypeWarning, "InvalidAnnotation", text)
+	}
+	w.ignored = text
+	return View{Pod: pod, Single: single}
+}
+
 // want takes a new version of what is wanted.
 func (w *worker) want(v View) {
+	if v.Single == nil || w.view.Single == nil || v.Single.Run.Number != w.view.Single.Run.Number {
+		for _, c := range w.st.Containers {
+			if c.Withdraw != nil {
+				c.Withdraw()
+			}
+		}
+	}
 	w.view = v
 	w.latest.Store(v.Pod)
 	w.alignContainers()
@@ -221,6 +245,8 @@ func (w *worker) act(ctx context.Context, a Action, now time.Time) {
 		w.undo(ctx, &w.st.Release, releaseHooks)
 	case Teardown:
 		w.undo(ctx, &w.st.Teardown, w.hooks())
+	case Expire:
+		w.expire(ctx)
 	case Finalize:
 		w.finalize(ctx)
 	}

@@ -36,6 +36,9 @@ type world struct {
 	cgroups, spaces, attached, volumes map[string]bool
 	snapshots                          map[string]bool
 	containers                         map[string]*runtime.Status
+	mounted                            map[string]string        // snapshot to container
+	clients                            map[string]chan struct{} // closed when one attaches
+	expired                            map[types.UID]bool
 	events                             chan string
 
 	secrets    map[string]*corev1.Secret
@@ -64,6 +67,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, cgroups: map[string]bool{}, spaces: map[string]bool{}, attached: map[string]bool{},
 		volumes: map[string]bool{}, snapshots: map[string]bool{}, containers: map[string]*runtime.Status{},
+		mounted: map[string]string{}, clients: map[string]chan struct{}{}, expired: map[types.UID]bool{},
 		events:  make(chan string, 1000),
 		secrets: map[string]*corev1.Secret{}, configMaps: map[string]*corev1.ConfigMap{}, changed: map[types.UID]func(){},
 		statuses: map[types.UID]corev1.PodStatus{}, deleted: map[types.UID]bool{}, probes: map[string]func(probe.Result){},
@@ -170,11 +174,15 @@ func (w *world) Create(_ context.Context, spec runtime.ContainerSpec) error {
 		switch {
 		case w.createErr != nil:
 			return w.createErr
-		case !w.cgroups[spec.CgroupParent], !w.attached[spec.PodUID], !w.volumes[spec.PodUID], !w.snapshots[spec.ID]:
+		case !w.cgroups[spec.CgroupParent], !w.attached[spec.PodUID], !w.volumes[spec.PodUID], !w.snapshots[spec.RootFSKey()]:
 			return fmt.Errorf("container %s was created before its pod was set up", spec.ID)
 		case w.containers[spec.ID] != nil:
 			return fmt.Errorf("container %s: %w", spec.ID, errdefs.ErrAlreadyExists)
+		case w.mounted[spec.RootFSKey()] != "":
+			return fmt.Errorf("the file system of %s is mounted by %s", spec.ID, w.mounted[spec.RootFSKey()])
 		}
+		w.mounted[spec.RootFSKey()] = spec.ID
+		w.clients[spec.ID] = make(chan struct{})
 		w.containers[spec.ID] = &runtime.Status{Spec: spec, State: runtime.StateCreated, CreatedAt: time.Now()}
 		return nil
 	})
@@ -217,7 +225,37 @@ func (w *world) exit(id string, code int) {
 }
 
 func (w *world) Delete(_ context.Context, id string) error {
-	return w.do("delete", func() error { delete(w.containers, id); return nil })
+	return w.do("delete", func() error { w.unmount(id); delete(w.containers, id); return nil })
+}
+
+// unmount is for callers that hold mu.
+func (w *world) unmount(id string) {
+	maps.DeleteFunc(w.mounted, func(_, user string) bool { return user == id })
+}
+
+func (w *world) ReleaseRootFS(_ context.Context, id string) error {
+	return w.do("release", func() error {
+		switch c := w.containers[id]; {
+		case c == nil:
+			return errdefs.ErrNotFound
+		case c.State == runtime.StateRunning || c.State == runtime.StateCreated:
+			return errdefs.ErrFailedPrecondition
+		}
+		w.unmount(id)
+		return nil
+	})
+}
+
+func (w *world) WaitAttached(ctx context.Context, id string) error {
+	w.mu.Lock()
+	client := w.clients[id]
+	w.mu.Unlock()
+	select {
+	case <-client:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (w *world) Status(_ context.Context, id string) (runtime.Status, error) {
@@ -264,8 +302,10 @@ func (w images) Prepare(_ context.Context, id string, _ image.Image, _ bool) ([]
 
 func (w images) Remove(_ context.Context, id string) error {
 	return w.do("snapshot", func() error {
-		if w.containers[id] != nil {
-			return fmt.Errorf("snapshot of container %s is in use", id)
+		for _, c := range w.containers {
+			if c.Spec.RootFSKey() == id {
+				return fmt.Errorf("snapshot %s is in use by container %s", id, c.Spec.ID)
+			}
 		}
 		delete(w.snapshots, id)
 		return nil

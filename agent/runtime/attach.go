@@ -48,6 +48,7 @@ func (e *Engine) Attach(ctx context.Context, id string, opts AttachOptions) erro
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	c.attachedOnce.Do(func() { close(c.attached) })
 
 	ended := make(chan struct{})
 	defer close(ended)
@@ -76,6 +77,22 @@ func (e *Engine) Attach(ctx context.Context, id string, opts AttachOptions) erro
 		return fmt.Errorf("attach to container %s: %w", id, err)
 	}
 	return ctx.Err()
+}
+
+// WaitAttached returns when a client has attached to a container since its
+// creation. A client that attaches before Start misses no output.
+func (e *Engine) WaitAttached(ctx context.Context, id string) error {
+	c, err := e.lookup(id)
+	if err != nil {
+		return err
+	}
+	c.mu.Unlock()
+	select {
+	case <-c.attached:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // onlyReader and onlyWriter hide ReadFrom and WriteTo, which would choose their

@@ -21,7 +21,8 @@ func (e *Engine) Create(ctx context.Context, spec ContainerSpec) error {
 	if err := checkSpec(&spec); err != nil {
 		return err
 	}
-	c := &container{id: spec.ID, spec: spec}
+	c := newContainer(spec.ID)
+	c.spec = spec
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := e.claim(ctx, c); err != nil {

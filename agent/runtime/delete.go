@@ -54,6 +54,25 @@ func (e *Engine) Delete(ctx context.Context, id string) error {
 	return e.remove(ctx, c)
 }
 
+// ReleaseRootFS unmounts the file system of a container that has ended, so that
+// its next attempt can mount it. What the container left (exit code, log,
+// termination message) stays until Delete.
+func (e *Engine) ReleaseRootFS(ctx context.Context, id string) error {
+	c, err := e.lookup(id)
+	if err != nil {
+		return err
+	}
+	defer c.mu.Unlock()
+	if state := e.state(c); state != StateExited && state != StateUnknown {
+		return fmt.Errorf("release the root file system of container %s: it is %s: %w", id, state, errdefs.ErrFailedPrecondition)
+	}
+	// Without a PID namespace of its own, children may outlive the first process.
+	if err := errors.Join(e.killAll(ctx, c), unmountAll(e.rootfs(id))); err != nil {
+		return fmt.Errorf("release the root file system of container %s: %w", id, err)
+	}
+	return nil
+}
+
 // supervisorGrace is what conmon gets to write the exit file and drain the log
 // once the container's processes are dead.
 const supervisorGrace = 2 * time.Second

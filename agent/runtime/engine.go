@@ -57,6 +57,13 @@ type container struct {
 	rec  record
 	// gone is set when Delete is through, for those that waited for mu.
 	gone bool
+	// attached is closed by the first Attach.
+	attached     chan struct{}
+	attachedOnce sync.Once
+}
+
+func newContainer(id string) *container {
+	return &container{id: id, attached: make(chan struct{})}
 }
 
 // New checks the programs, picks the OCI runtime and adopts all containers that
@@ -174,7 +181,7 @@ func (e *Engine) adopt() error {
 // loadContainer reads what is left of a container. Files that are missing or
 // torn leave zero values: such a container is unknown and can be deleted.
 func (e *Engine) loadContainer(id string) *container {
-	c := &container{id: id}
+	c := newContainer(id)
 	errSpec := readJSON(filepath.Join(e.stateDir(id), specFile), &c.spec)
 	errRec := readJSON(filepath.Join(e.stateDir(id), recordFile), &c.rec)
 	if err := errors.Join(errSpec, errRec); err != nil {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -33,6 +34,13 @@ type ContainerSpec struct {
 	// PodUID, PodNamespace, PodName, Name and Attempt say whose it is.
 	PodUID, PodNamespace, PodName, Name string
 	Attempt                             int
+	// Request is the number of the v1alpha1.RunRequest that the attempt was
+	// started for, Retries how often the restart policy has started it since.
+	Request int64
+	Retries int
+	// Snapshot names the container's file system in the image store: the ID of
+	// the attempt that was the first to use it. "" is its own.
+	Snapshot string
 	// ImageRef is the name the user gave, ImageID the manifest digest it meant.
 	ImageRef, ImageID string
 	// Image is the configuration of the image (OCI image-spec).
@@ -62,6 +70,9 @@ type ContainerSpec struct {
 	// SeccompRoot is where Localhost seccomp profiles are looked up.
 	SeccompRoot string
 }
+
+// RootFSKey names the container's file system in the image store.
+func (s *ContainerSpec) RootFSKey() string { return cmp.Or(s.Snapshot, s.ID) }
 
 // State is where a container is in its life.
 type State string

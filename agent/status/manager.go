@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
+
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 const (
@@ -127,7 +130,7 @@ func (m *Manager) Set(pod *corev1.Pod, wanted corev1.PodStatus) {
 	}
 	r.wanted = &wanted
 	r.seq++
-	if wanted.Phase == corev1.PodPending && (r.api.Status.Phase == corev1.PodPending || r.api.Status.Phase == "") {
+	if wanted.Phase == corev1.PodPending && !awaitsClient(wanted) && (r.api.Status.Phase == corev1.PodPending || r.api.Status.Phase == "") {
 		m.queue.AddAfter(pod.UID, pendingDelay)
 		return
 	}
@@ -164,6 +167,17 @@ func (m *Manager) Delete(ctx context.Context, pod *corev1.Pod) error {
 		return nil
 	}
 	return fmt.Errorf("delete pod %s/%s: %w", pod.Namespace, pod.Name, err)
+}
+
+// Expire asks the API to delete the pod, this very one, with its own grace
+// period: the agent then hears of it as of any deletion.
+func (m *Manager) Expire(ctx context.Context, pod *corev1.Pod) error {
+	opts := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
+	err := m.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, opts)
+	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return fmt.Errorf("delete pod %s/%s, whose container has ended: %w", pod.Namespace, pod.Name, err)
 }
 
 // Forget drops a pod that is gone.
@@ -223,6 +237,13 @@ func (m *Manager) write(ctx context.Context, uid types.UID) error {
 		m.queue.Add(uid)
 	}
 	return nil
+}
+
+// awaitsClient: a client has to read it for the pod to go on.
+func awaitsClient(st corev1.PodStatus) bool {
+	return slices.ContainsFunc(st.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.State.Waiting != nil && c.State.Waiting.Reason == v1alpha1.ReasonAwaitsClient
+	})
 }
 
 func terminal(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }

@@ -26,6 +26,10 @@ const (
 	RestartUnlessStopped RestartPolicy = "unless-stopped"
 )
 
+// ReasonAwaitsClient is why a container waits that begins when a client has
+// attached to it (RunRequest.Attach).
+const ReasonAwaitsClient = "AwaitsClient"
+
 // ContainerPolicy is what Docker would keep beside a container.
 type ContainerPolicy struct {
 	Restart RestartPolicy `json:"restart"`
@@ -46,4 +50,7 @@ type RunRequest struct {
 	GraceSeconds *int64 `json:"graceSeconds,omitempty"`
 	// Signal is sent instead of the container's stop signal, "SIGKILL" for one.
 	Signal string `json:"signal,omitempty"`
+	// Attach: the container is made, but begins only when a client has attached,
+	// so that this one sees all it prints. The agent waits for half a minute.
+	Attach bool `json:"attach,omitempty"`
 }
