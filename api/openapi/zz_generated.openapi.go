@@ -145,7 +145,7 @@ func schema_lighterdev_lighter_api_v1alpha1_GitSource(ref common.ReferenceCallba
 				Properties: map[string]spec.Schema{
 					"url": {
 						SchemaProps: spec.SchemaProps{
-							Description: "url is that of the repository: https://, ssh:// or git://.",
+							Description: "url is that of the repository: https://, http:// or git://, or ssh:// if a client lends its SSH agent (\"lighter build --ssh\"). It holds no password.",
 							Default:     "",
 							Type:        []string{"string"},
 							Format:      "",
@@ -176,7 +176,7 @@ func schema_lighterdev_lighter_api_v1alpha1_Image(ref common.ReferenceCallback) 
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
 			SchemaProps: spec.SchemaProps{
-				Description: "Image is a container image that the cluster builds from source and keeps: the declarative form of \"docker build -t\". Every host can run the result by any of spec.tags without a registry.",
+				Description: "Image is a container image that the cluster builds or was given, and keeps: the declarative form of \"docker build -t\", \"docker tag\" and their kin. Every host can run it by any of spec.tags without a registry.",
 				Type:        []string{"object"},
 				Properties: map[string]spec.Schema{
 					"kind": {
@@ -202,7 +202,7 @@ func schema_lighterdev_lighter_api_v1alpha1_Image(ref common.ReferenceCallback) 
 					},
 					"spec": {
 						SchemaProps: spec.SchemaProps{
-							Description: "spec says what to build.",
+							Description: "spec says where the image comes from and what it is called.",
 							Default:     map[string]interface{}{},
 							Ref:         ref(v1alpha1.ImageSpec{}.OpenAPIModelName()),
 						},
@@ -370,19 +370,19 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageSpec(ref common.ReferenceCallba
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
 			SchemaProps: spec.SchemaProps{
-				Description: "ImageSpec describes one build.",
+				Description: "ImageSpec describes one image.",
 				Type:        []string{"object"},
 				Properties: map[string]spec.Schema{
 					"source": {
 						SchemaProps: spec.SchemaProps{
-							Description: "source is where the build context comes from.",
+							Description: "source is where its content comes from.",
 							Default:     map[string]interface{}{},
 							Ref:         ref(v1alpha1.ImageSource{}.OpenAPIModelName()),
 						},
 					},
 					"dockerfile": {
 						SchemaProps: spec.SchemaProps{
-							Description: "dockerfile is the path of the Dockerfile inside the context, with forward slashes. Defaults to \"Dockerfile\".",
+							Description: "dockerfile is the path of the Dockerfile inside the context, with forward slashes. Defaults to \"Dockerfile\". It, target and args are for sources that are built.",
 							Type:        []string{"string"},
 							Format:      "",
 						},
@@ -446,7 +446,7 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageStatus(ref common.ReferenceCall
 				Properties: map[string]spec.Schema{
 					"observedGeneration": {
 						SchemaProps: spec.SchemaProps{
-							Description: "observedGeneration is the metadata.generation that digest was built from.",
+							Description: "observedGeneration is the metadata.generation that digest was made from.",
 							Type:        []string{"integer"},
 							Format:      "int64",
 						},
@@ -476,6 +476,13 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageStatus(ref common.ReferenceCall
 						SchemaProps: spec.SchemaProps{
 							Description: "builtAt is when digest was built.",
 							Ref:         ref("k8s.io/apimachinery/pkg/apis/meta/v1.Time"),
+						},
+					},
+					"contextHash": {
+						SchemaProps: spec.SchemaProps{
+							Description: "contextHash tells apart versions of what spec.source.configMap names: it is that of the files which the last build that ended was given, whether or not it succeeded. The image controller is its only writer.",
+							Type:        []string{"string"},
+							Format:      "",
 						},
 					},
 					"conditions": {

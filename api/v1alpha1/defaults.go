@@ -22,7 +22,7 @@ func RegisterDefaults(scheme *runtime.Scheme) error {
 // SetImageDefaults fills the fields of an Image that its author left out.
 // Tags wait for a name: with metadata.generateName there is none yet.
 func SetImageDefaults(image *Image) {
-	if image.Spec.Dockerfile == "" {
+	if image.Spec.Dockerfile == "" && image.Spec.Source.HasDockerfile() {
 		image.Spec.Dockerfile = DefaultDockerfile
 	}
 	if len(image.Spec.Tags) == 0 && image.Name != "" {

@@ -7,16 +7,16 @@ import (
 // +genclient
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 
-// Image is a container image that the cluster builds from source and keeps:
-// the declarative form of "docker build -t". Every host can run the result by
-// any of spec.tags without a registry.
+// Image is a container image that the cluster builds or was given, and keeps:
+// the declarative form of "docker build -t", "docker tag" and their kin. Every
+// host can run it by any of spec.tags without a registry.
 type Image struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is the standard object's metadata.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec says what to build.
+	// spec says where the image comes from and what it is called.
 	Spec ImageSpec `json:"spec"`
 	// status says what was built last and how the current build goes.
 	// The agent that builds is its only writer; see package controller/image
@@ -38,12 +38,13 @@ type ImageList struct {
 	Items []Image `json:"items"`
 }
 
-// ImageSpec describes one build.
+// ImageSpec describes one image.
 type ImageSpec struct {
-	// source is where the build context comes from.
+	// source is where its content comes from.
 	Source ImageSource `json:"source"`
 	// dockerfile is the path of the Dockerfile inside the context, with
-	// forward slashes. Defaults to "Dockerfile".
+	// forward slashes. Defaults to "Dockerfile". It, target and args are for
+	// sources that are built.
 	// +optional
 	Dockerfile string `json:"dockerfile,omitempty"`
 	// target is the stage to build; the last stage if empty.
@@ -92,7 +93,8 @@ type ImageSource struct {
 
 // GitSource is a build context in a Git repository.
 type GitSource struct {
-	// url is that of the repository: https://, ssh:// or git://.
+	// url is that of the repository: https://, http:// or git://, or ssh:// if a
+	// client lends its SSH agent ("lighter build --ssh"). It holds no password.
 	URL string `json:"url"`
 	// ref is a branch, a tag or a commit; the default branch if empty.
 	// +optional
@@ -131,7 +133,7 @@ type ContainerSource struct {
 
 // ImageStatus is what the cluster observed.
 type ImageStatus struct {
-	// observedGeneration is the metadata.generation that digest was built from.
+	// observedGeneration is the metadata.generation that digest was made from.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// digest is the manifest digest (OCI image-spec) of the last successful
@@ -147,6 +149,11 @@ type ImageStatus struct {
 	// builtAt is when digest was built.
 	// +optional
 	BuiltAt *metav1.Time `json:"builtAt,omitempty"`
+	// contextHash tells apart versions of what spec.source.configMap names: it
+	// is that of the files which the last build that ended was given, whether
+	// or not it succeeded. The image controller is its only writer.
+	// +optional
+	ContextHash string `json:"contextHash,omitempty"`
 	// conditions are Built (the last build succeeded) and Building (one runs now).
 	// +optional
 	// +patchMergeKey=type
@@ -163,8 +170,16 @@ const (
 	// ImageBuilding is True while an agent builds the image.
 	ImageBuilding = "Building"
 
-	// ReasonWaitingForContext: no client has sent the folder spec.source.path yet.
+	// ReasonWaitingForContext: no client has sent the folder spec.source.path
+	// yet, or spec.source.configMap does not exist.
 	ReasonWaitingForContext = "WaitingForContext"
+	// ReasonWaitingForContent: no command has made the content of an archive or
+	// a container's image yet.
+	ReasonWaitingForContent = "WaitingForContent"
+	// ReasonWaitingForBuilder: the cluster is about to build.
+	ReasonWaitingForBuilder = "WaitingForBuilder"
+	// ReasonTagged: status.digest is that of spec.source.image.
+	ReasonTagged = "Tagged"
 	// ReasonBuildSucceeded: the last build produced status.digest.
 	ReasonBuildSucceeded = "BuildSucceeded"
 	// ReasonBuildFailed: a step of the Dockerfile failed.

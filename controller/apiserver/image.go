@@ -174,7 +174,8 @@ type imageTable struct{ fallback rest.TableConvertor }
 var imageColumns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the Image"},
 	{Name: "Tags", Type: "string", Description: "Names that containers use"},
-	{Name: "Digest", Type: "string", Description: "Start of the digest of the last good build"},
+	{Name: "Source", Type: "string", Description: "Where its content comes from"},
+	{Name: "Digest", Type: "string", Description: "Start of the digest of its content"},
 	{Name: "Built", Type: "string", Description: "Outcome of the last build"},
 	{Name: "Node", Type: "string", Description: "Node that built it"},
 	{Name: "Age", Type: "string", Description: "Time since the Image was created"},
@@ -216,6 +217,6 @@ func imageRow(image *v1alpha1.Image) metav1.TableRow {
 	}
 	return metav1.TableRow{
 		Object: runtime.RawExtension{Object: image},
-		Cells:  []any{image.Name, strings.Join(image.Spec.Tags, ","), digest[:min(shown, len(digest))], built, image.Status.NodeName, age},
+		Cells:  []any{image.Name, strings.Join(image.Spec.Tags, ","), image.Spec.Source.Describe(), digest[:min(shown, len(digest))], built, image.Status.NodeName, age},
 	}
 }

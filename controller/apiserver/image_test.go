@@ -59,13 +59,14 @@ func TestImageValidation(t *testing.T) {
 		change func(*v1alpha1.ImageSpec)
 		want   []string
 	}{
-		"no path":        {func(s *v1alpha1.ImageSpec) { s.Source.Path = "" }, []string{"spec.source.path: Required"}},
+		"no source":      {func(s *v1alpha1.ImageSpec) { s.Source.Path = "" }, []string{"spec.source: Required"}},
+		"two sources":    {func(s *v1alpha1.ImageSpec) { s.Source.Inline = "FROM x" }, []string{"spec.source.inline: Forbidden", "remove this or spec.source.path"}},
 		"a wrong tag":    {func(s *v1alpha1.ImageSpec) { s.Tags = []string{"Web"} }, []string{`spec.tags[0]: Invalid value: "Web"`}},
 		"a digest":       {func(s *v1alpha1.ImageSpec) { s.Tags = []string{"web@sha256:" + strings.Repeat("0", 64)} }, []string{"spec.tags[0]", "must not contain a digest"}},
 		"a tag twice":    {func(s *v1alpha1.ImageSpec) { s.Tags = []string{"web", "docker.io/library/web:latest"} }, []string{"spec.tags[1]: Duplicate"}},
 		"a way out":      {func(s *v1alpha1.ImageSpec) { s.Dockerfile = "../Dockerfile" }, []string{"spec.dockerfile: Invalid"}},
 		"a wrong name":   {func(s *v1alpha1.ImageSpec) { s.Args = map[string]string{"a-b": "c"} }, []string{"spec.args[a-b]: Invalid"}},
-		"several faults": {func(s *v1alpha1.ImageSpec) { s.Source.Path, s.Tags = "", []string{"?"} }, []string{"spec.source.path", "spec.tags[0]"}},
+		"several faults": {func(s *v1alpha1.ImageSpec) { s.Source.Path, s.Tags = "", []string{"?"} }, []string{"spec.source", "spec.tags[0]"}},
 	} {
 		image := newImage("bad")
 		test.change(&image.Spec)
@@ -167,10 +168,10 @@ func TestImageTable(t *testing.T) {
 	for _, column := range table.ColumnDefinitions {
 		columns = append(columns, column.Name)
 	}
-	if want := []string{"Name", "Tags", "Digest", "Built", "Node", "Age"}; !slices.Equal(columns, want) {
+	if want := []string{"Name", "Tags", "Source", "Digest", "Built", "Node", "Age"}; !slices.Equal(columns, want) {
 		t.Errorf("columns %v, want %v", columns, want)
 	}
-	want := []any{"web", "web:latest", "0123456789ab", "Done", "node-a"}
+	want := []any{"web", "web:latest", "path web", "0123456789ab", "Done", "node-a"}
 	if len(table.Rows) != 1 || !slices.Equal(table.Rows[0].Cells[:len(want)], want) {
 		t.Errorf("rows %+v, want %v", table.Rows, want)
 	}

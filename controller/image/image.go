@@ -150,10 +150,10 @@ func correct(image *v1alpha1.Image, builder string, builderLost bool) *metav1.Co
 	switch {
 	case image.DeletionTimestamp != nil:
 		return nil
-	case len(image.Status.Conditions) == 0 && image.Spec.Source.Path != "":
+	case len(image.Status.Conditions) == 0:
 		return &metav1.Condition{
-			Type: v1alpha1.ImageBuilt, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonWaitingForContext,
-			Message: fmt.Sprintf("Never built: run \"lighter apply -f\" with this manifest where the folder %q is, or \"lighter build %s\".", image.Spec.Source.Path, image.Name),
+			Type: v1alpha1.ImageBuilt, Status: metav1.ConditionUnknown, Reason: waiting(&image.Spec.Source),
+			Message: "The image " + image.Missing() + ".",
 		}
 	case isBuilding(image) && builderLost:
 		return &metav1.Condition{
@@ -162,6 +162,17 @@ func correct(image *v1alpha1.Image, builder string, builderLost bool) *metav1.Co
 		}
 	}
 	return nil
+}
+
+// waiting is the reason why an image of this source has no content yet.
+func waiting(source *v1alpha1.ImageSource) string {
+	switch {
+	case source.BuiltByCluster():
+		return v1alpha1.ReasonWaitingForBuilder
+	case source.HasDockerfile():
+		return v1alpha1.ReasonWaitingForContext
+	}
+	return v1alpha1.ReasonWaitingForContent
 }
 
 // builderWords find the builder in a message that an agent wrote.

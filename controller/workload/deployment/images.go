@@ -83,7 +83,7 @@ func advice(image *v1alpha1.Image) string {
 	if built != nil && (built.Reason == v1alpha1.ReasonBuildFailed || built.Reason == v1alpha1.ReasonBuildCancelled) {
 		return fmt.Sprintf("the last build of image %q did not succeed (%s): see \"lighter describe image %s\", then run \"lighter apply -f\" again with its manifest", image.Name, built.Reason, image.Name)
 	}
-	return fmt.Sprintf("image %q has not been built: run \"lighter apply -f\" with its manifest, which sends the folder %q and builds it", image.Name, image.Spec.Source.Path)
+	return fmt.Sprintf("image %q %s", image.Name, image.Missing())
 }
 
 // imageChanged wakes the Deployments that name one of the image's tags, those
