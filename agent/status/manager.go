@@ -30,8 +30,8 @@ import (
 
 const (
 	// pendingDelay is how long a status that only says "not yet" may wait to be
-	// overtaken by a better one.
-	pendingDelay = 150 * time.Millisecond
+	// overtaken by a better one: also in a burst of pods, most never need it.
+	pendingDelay = time.Second
 	minRetry     = 50 * time.Millisecond
 	maxRetry     = 30 * time.Second
 	// writers write the status of different pods at the same time.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -76,15 +74,6 @@ func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
 
 func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
 func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }
-
-// tuneMemory trades some CPU for memory: the daemons are mostly idle, and a
-// host's memory belongs to its containers. GOGC overrides it.
-func tuneMemory() {
-	const percent = 50
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(percent)
-	}
-}
 
 // Events about our own kind name it as the scheme does.
 func init() { utilruntime.Must(v1alpha1.AddToScheme(scheme.Scheme)) }
