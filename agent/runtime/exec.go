@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -247,9 +248,12 @@ func (s *execSession) runTTY(opts ExecOptions) error {
 		return err
 	}
 	ended := make(chan struct{})
-	go resizeUntil(ended, opts.Resize, func(size TerminalSize) {
-		_ = master.Resize(console.WinSize{Height: size.Height, Width: size.Width})
-		s.resizeInner(size)
+	var resizing sync.WaitGroup
+	resizing.Go(func() {
+		resizeUntil(ended, opts.Resize, func(size TerminalSize) {
+			_ = master.Resize(console.WinSize{Height: size.Height, Width: size.Width})
+			s.resizeInner(size)
+		})
 	})
 	if opts.Stdin != nil {
 		go func() { _, _ = io.Copy(master, opts.Stdin) }()
@@ -265,6 +269,7 @@ func (s *execSession) runTTY(opts ExecOptions) error {
 	}()
 	err = s.cmd.Wait()
 	close(ended)
+	resizing.Wait() // it must not touch a terminal that is closed
 	select {
 	case <-drained:
 	case <-time.After(drainGrace):
