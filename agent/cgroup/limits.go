@@ -25,7 +25,8 @@ type Limits struct {
 	PIDs int64
 }
 
-// Create makes a cgroup in every hierarchy, with its controllers usable below.
+// Create makes a cgroup in every hierarchy, with the controllers of the level
+// above at work in it.
 func (t *Tree) Create(path string) error {
 	if t.mode == Unified {
 		return t.createV2(path)
@@ -41,9 +42,11 @@ func (t *Tree) Create(path string) error {
 	return nil
 }
 
-// createV2 enables on each level what the level above offers. A controller that
-// cannot be enabled (a process sits in the parent) is left out; the write that
-// needs it fails and names it.
+// createV2 enables on each level above path what is offered there. A controller
+// that cannot be enabled (a process sits in the parent) is left out; the write
+// that needs it fails and names it. In path itself none is: a cgroup that passes
+// controllers on takes no processes (cgroups(7), "no internal processes"), and
+// conmon's has to. In a pod's, the OCI runtime enables what a container needs.
 func (t *Tree) createV2(path string) error {
 	dir := t.v2
 	for _, name := range strings.Split(strings.Trim(path, "/"), "/") {
@@ -55,7 +58,7 @@ func (t *Tree) createV2(path string) error {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 	}
-	return enableAll(dir)
+	return nil
 }
 
 func enableAll(dir string) error {
