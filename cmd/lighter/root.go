@@ -81,6 +81,7 @@ Start here:
 	root.AddGroup(
 		&cobra.Group{ID: "cluster", Title: "Clusters:"},
 		&cobra.Group{ID: "work", Title: "Work on a cluster:"},
+		&cobra.Group{ID: "images", Title: "Images, as with Docker:"},
 		&cobra.Group{ID: "kubectl", Title: "From kubectl:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
@@ -91,6 +92,9 @@ Start here:
 	}
 	add("cluster", newLocalCommand(), newServerCommand(), newAgentCommand(), newTokenCommand())
 	add("work", newApplyCommand())
+	add("images", newImagesCommand(), newTagCommand(), newRemoveImageCommand(), newInspectCommand(), newHistoryCommand(),
+		newPullCommand(), newPushCommand(), newLoginCommand(), newLogoutCommand(),
+		newSaveCommand(), newLoadCommand(), newImportCommand(), newCommitCommand(), newSystemCommand(), newImageCommand())
 	add("kubectl", newKubectlVerbs()...)
 	root.AddCommand(newVersionCommand())
 	return root

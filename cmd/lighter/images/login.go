@@ -1,0 +1,133 @@
+package images
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/docker/cli/cli/config/types"
+	"golang.org/x/term"
+)
+
+// LoginOptions are the flags of "lighter login".
+type LoginOptions struct {
+	Registry           string
+	Username, Password string
+	// PasswordStdin reads the password from In, to its end.
+	PasswordStdin bool
+	// CAFile has certificates of authorities beside the system's.
+	CAFile string
+	In     io.Reader
+	// Out gets the result, Err questions and warnings.
+	Out, Err io.Writer
+}
+
+// Login asks for what is missing, lets the registry confirm it, and keeps it. It
+// returns the login with its password, for a pull secret.
+func (l *Logins) Login(ctx context.Context, options LoginOptions) (types.AuthConfig, error) {
+	login, err := options.ask(l)
+	if err != nil {
+		return login, err
+	}
+	verifier, err := newVerifier(options.CAFile)
+	if err != nil {
+		return login, err
+	}
+	kept, err := verifier.verify(ctx, options.Registry, login)
+	if err != nil {
+		return login, err
+	}
+	if err := l.store(options.Registry, kept); err != nil {
+		return login, err
+	}
+	fmt.Fprintln(options.Out, "Login Succeeded")
+	return login, nil
+}
+
+// ask completes the flags: from standard input where it is asked to, else from
+// the terminal.
+func (o LoginOptions) ask(known *Logins) (types.AuthConfig, error) {
+	login := types.AuthConfig{Username: o.Username, Password: o.Password}
+	if o.PasswordStdin {
+		if o.Password != "" || o.Username == "" {
+			return login, errors.New("--password-stdin needs --username, and no --password")
+		}
+		content, err := io.ReadAll(io.LimitReader(o.In, maxAnswer))
+		if err != nil {
+			return login, fmt.Errorf("read the password: %w", err)
+		}
+		login.Password = strings.TrimRight(string(content), "\r\n")
+	} else if o.Password != "" {
+		fmt.Fprintln(o.Err, "Warning: a password on the command line is seen by others of this machine: use --password-stdin")
+	}
+	if login.Username == "" {
+		before, err := known.get(o.Registry)
+		if err != nil {
+			return login, err
+		}
+		if login.Username, err = o.askName(before.Username); err != nil {
+			return login, err
+		}
+	}
+	if login.Password == "" && !o.PasswordStdin {
+		var err error
+		if login.Password, err = o.askPassword(); err != nil {
+			return login, err
+		}
+	}
+	if login.Username == "" || login.Password == "" {
+		return login, errors.New("user name and password must not be empty")
+	}
+	return login, nil
+}
+
+func (o LoginOptions) askName(before string) (string, error) {
+	if _, ok := o.terminal(); !ok {
+		return "", errNoTerminal
+	}
+	question := "Username: "
+	if before != "" {
+		question = fmt.Sprintf("Username (%s): ", before)
+	}
+	fmt.Fprint(o.Err, question)
+	line, err := bufio.NewReader(o.In).ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("read the user name: %w", err)
+	}
+	if line = strings.TrimSpace(line); line == "" {
+		return before, nil
+	}
+	return line, nil
+}
+
+func (o LoginOptions) askPassword() (string, error) {
+	fd, ok := o.terminal()
+	if !ok {
+		return "", errNoTerminal
+	}
+	fmt.Fprint(o.Err, "Password: ")
+	content, err := term.ReadPassword(fd)
+	fmt.Fprintln(o.Err)
+	if err != nil {
+		return "", fmt.Errorf("read the password: %w", err)
+	}
+	return string(content), nil
+}
+
+var errNoTerminal = errors.New("there is no terminal to ask on: give --username and --password-stdin")
+
+// terminal is the descriptor of standard input, if a person sits there.
+func (o LoginOptions) terminal() (int, bool) { return terminalOf(o.In) }
+
+func terminalOf(in io.Reader) (int, bool) {
+	file, ok := in.(*os.File)
+	if !ok {
+		return 0, false
+	}
+	fd := int(file.Fd()) //nolint:gosec // descriptors are small
+	return fd, term.IsTerminal(fd)
+}

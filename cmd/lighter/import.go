@@ -1,0 +1,19 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"lighter.dev/lighter/cmd/lighter/images"
+)
+
+func newImportCommand() *cobra.Command {
+	var quiet bool
+	cmd := &cobra.Command{
+		Use: "import FILE|- NAME[:TAG]", Short: "Make an image of an archive with a root file system", Args: cobra.ExactArgs(2),
+		Example: "  tar -C rootfs -c . | lighter import - base:v1",
+	}
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "no progress")
+	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
+		return cluster.Import(cmd.Context(), args[0], args[1], quiet)
+	})
+}

@@ -1,0 +1,19 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"lighter.dev/lighter/cmd/lighter/images"
+)
+
+func newSaveCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "save [-o FILE] IMAGE...", Short: "Write images to an archive", Args: cobra.MinimumNArgs(1),
+		Long: `Writes images to one archive, an OCI image layout that "docker load" reads, too.`,
+	}
+	cmd.Flags().StringVarP(&path, "output", "o", "", "file to write; standard output if empty")
+	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
+		return cluster.Save(cmd.Context(), args, path)
+	})
+}
