@@ -31,14 +31,13 @@ require (
 )
 
 require (
-	github.com/containerd/btrfs/v2 v2.0.0 // indirect
-	github.com/containerd/plugin v1.1.0 // indirect
 	github.com/coreos/go-oidc v2.5.0+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.9.9 // indirect
 	github.com/google/nftables v0.3.0 // indirect
 	github.com/mdlayher/socket v0.6.1 // indirect
 	github.com/pquerna/cachecontrol v0.1.0 // indirect
 	github.com/robfig/cron/v3 v3.0.1 // indirect
+	github.com/stretchr/testify v1.12.1 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	gopkg.in/go-jose/go-jose.v2 v2.6.3 // indirect
 	k8s.io/code-generator v0.37.2 // indirect

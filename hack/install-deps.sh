@@ -20,6 +20,7 @@ if [[ ${1:-} == --test ]]; then
 	need docker-registry docker-registry
 	need tcpdump tcpdump
 	need dig dnsutils
+	need mkfs.btrfs btrfs-progs # the btrfs storage driver is tested on a file system in a file
 	need gcc gcc # the race detector links with it
 fi
 
@@ -61,6 +62,7 @@ elif command -v dnf > /dev/null 2>&1; then
 elif command -v zypper > /dev/null 2>&1; then
 	rename dnsutils bind-utils
 	rename docker-registry distribution-registry
+	rename btrfs-progs btrfsprogs
 	"${sudo[@]}" zypper --non-interactive install "${missing[@]}"
 elif command -v pacman > /dev/null 2>&1; then
 	rename dnsutils bind

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+
+	"lighter.dev/lighter/agent/image/btrfs"
 )
 
 // The storage drivers that an agent can be configured with.
@@ -25,7 +28,7 @@ func Snapshotters() []string { return []string{Overlayfs, Native, Btrfs} }
 
 // openSnapshotter opens the named driver in its own folder below root, so that
 // a changed driver never meets the files of another.
-func openSnapshotter(name, root string) (snapshots.Snapshotter, error) {
+func openSnapshotter(ctx context.Context, name, root string) (snapshots.Snapshotter, error) {
 	dir := filepath.Join(root, "snapshots-"+name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -40,7 +43,7 @@ func openSnapshotter(name, root string) (snapshots.Snapshotter, error) {
 	case Native:
 		sn, err = native.NewSnapshotter(dir)
 	case Btrfs:
-		sn, err = openBtrfs(dir)
+		sn, err = btrfs.New(ctx, dir)
 	default:
 		return nil, fmt.Errorf("storage driver %q is unknown: use one of %v", name, Snapshotters())
 	}

@@ -116,7 +116,7 @@ func (s *Store) assemble(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open content store: %w", err)
 	}
-	if s.backend, err = openSnapshotter(s.cfg.Snapshotter, s.cfg.Root); err != nil {
+	if s.backend, err = openSnapshotter(ctx, s.cfg.Snapshotter, s.cfg.Root); err != nil {
 		return err
 	}
 	s.meta = metadata.NewDB(s.bolt, blobs, map[string]snapshots.Snapshotter{s.cfg.Snapshotter: s.backend})

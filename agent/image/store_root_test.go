@@ -31,11 +31,12 @@ func importRootFS(t testing.TB, s *Store, name string, files map[string]string) 
 	return img
 }
 
-// TestSnapshotters is the contract of every storage driver.
+// TestSnapshotters is the contract of every storage driver, towards containers.
 func TestSnapshotters(t *testing.T) {
-	for _, driver := range []string{Overlayfs, Native} {
+	for _, driver := range Snapshotters() {
 		t.Run(driver, func(t *testing.T) {
-			s := open(t, func(c *Config) { c.Snapshotter = driver })
+			root := driverRoot(t, driver)
+			s := open(t, func(c *Config) { c.Snapshotter, c.Root = driver, root })
 			empty := count(t, s)
 			img := importRootFS(t, s, "base", map[string]string{"etc/": "", "etc/a": "from the image"})
 			t.Run("containers do not see each other", func(t *testing.T) { isolated(t, s, img) })
