@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	goruntime "runtime"
 	"sync"
 
 	"github.com/moby/buildkit/executor/oci"
@@ -60,12 +61,25 @@ type Config struct {
 	CgroupParent string
 	// Runtime is the OCI runtime for RUN steps: runc, else crun, if empty.
 	Runtime string
+	// Parallelism is how many builds run at the same time; 0 is one for each
+	// CPU, but two at least: while one waits for a download, another works.
+	Parallelism int
+	// Memory, in bytes, and CPUs, in thousandths, bound the RUN steps of all
+	// builds together; 0 is no limit. They need CgroupParent.
+	Memory, MilliCPUs int64
 	// Network attaches RUN steps; nil is the host's network.
 	Network Network
 	// DNS are the name servers of RUN steps; nil is the host's.
 	DNS *oci.DNSConfig
 	// Log gets one line per decision.
 	Log *slog.Logger
+}
+
+func (c Config) parallelism() int {
+	if c.Parallelism > 0 {
+		return c.Parallelism
+	}
+	return max(2, goruntime.NumCPU())
 }
 
 // Builder builds Images on one host.
@@ -82,6 +96,9 @@ type Builder struct {
 	engine *engine
 	closed bool
 	turns  map[string]*turn
+
+	bridges bridges
+	slots   chan struct{} // one for each build that may run
 }
 
 // New makes a Builder and removes what a killed agent left: mounts and folders
@@ -104,8 +121,13 @@ func New(ctx context.Context, cfg Config) (*Builder, error) {
 	if err := sweep(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("clean up after the last run: %w", err)
 	}
+	if err := limitSteps(cfg); err != nil {
+		return nil, err
+	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b := &Builder{cfg: cfg, log: cfg.Log, journal: j, run: run, cancel: cancel, turns: map[string]*turn{}}
+	b.bridges.byRef = map[string]*bridge{}
+	b.slots = make(chan struct{}, cfg.parallelism())
 	left, err := j.list()
 	if err != nil {
 		cancel()
@@ -179,38 +201,6 @@ func (b *Builder) enter() (e *engine, leave func(), err error) {
 }
 
 var errClosed = errors.New("the agent is stopping: apply again to build elsewhere")
-
-// turn lets builds of one Image run one after another.
-type turn struct {
-	slot  chan struct{}
-	users int
-}
-
-// takeTurn waits until no other build of key runs here.
-func (b *Builder) takeTurn(ctx context.Context, key string) (func(), error) {
-	b.mu.Lock()
-	t := b.turns[key]
-	if t == nil {
-		t = &turn{slot: make(chan struct{}, 1)}
-		b.turns[key] = t
-	}
-	t.users++
-	b.mu.Unlock()
-	leave := func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if t.users--; t.users == 0 {
-			delete(b.turns, key)
-		}
-	}
-	select {
-	case t.slot <- struct{}{}:
-		return func() { <-t.slot; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
-}
 
 type noEvents struct{}
 

@@ -4,66 +4,39 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/images"
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	digest "github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // buildServer is BuildKit's control API as one client sees it: it can send its
-// folder, start the one build of its Image, and follow it. Everything else
-// (other builds, caches, history) is refused by the embedded type.
+// folder, build its Image, follow that, and look at the host. Everything else
+// (other builds, pruning, history) is refused by the embedded type.
+//
+// A client may have several connections, each with a buildServer of its own: what
+// belongs together is found by the client's session and build references.
 type buildServer struct {
 	controlapi.UnimplementedControlServer
 	builder         *Builder
 	engine          *engine
 	namespace, name string
-	solved          atomic.Bool
 }
+
+func (c *buildServer) key() string { return c.namespace + "/" + c.name }
 
 // Session carries the client's folder; BuildKit calls back through it.
 func (c *buildServer) Session(stream grpc.BidiStreamingServer[controlapi.BytesMessage, controlapi.BytesMessage]) error {
-	return c.engine.Session(scopedSession{stream, scopeSharedKey(stream.Context(), c.namespace)})
+	return c.engine.Session(scopedSession{stream, scopeSession(stream.Context(), c.namespace, c.name)})
 }
-
-// sharedKeyHeader is the session header (session.headerSessionSharedKey) by which
-// BuildKit finds the copy of the client's folder that it kept from last time.
-const sharedKeyHeader = "x-docker-expose-session-sharedkey"
-
-// scopeSharedKey puts the namespace in front of the client's key. Clients choose
-// it; with another namespace's, one could have its files by naming their sizes
-// and times only.
-func scopeSharedKey(ctx context.Context, namespace string) context.Context {
-	md, _ := metadata.FromIncomingContext(ctx)
-	md = md.Copy()
-	key := ""
-	if all := md.Get(sharedKeyHeader); len(all) > 0 {
-		key = all[0]
-	}
-	md.Set(sharedKeyHeader, namespace+"/"+key)
-	return metadata.NewIncomingContext(ctx, md)
-}
-
-// scopedSession is a session's stream with another context.
-type scopedSession struct {
-	grpc.BidiStreamingServer[controlapi.BytesMessage, controlapi.BytesMessage]
-	ctx context.Context
-}
-
-// Context carries the client's headers.
-func (s scopedSession) Context() context.Context { return s.ctx }
 
 // Status sends progress.
 func (c *buildServer) Status(req *controlapi.StatusRequest, stream grpc.ServerStreamingServer[controlapi.StatusResponse]) error {
-	return c.engine.Status(req, stream)
+	return c.engine.Status(&controlapi.StatusRequest{Ref: scoped(c.namespace, c.name, req.Ref)}, stream)
 }
 
 // Info tells BuildKit's version.
@@ -76,13 +49,42 @@ func (c *buildServer) ListWorkers(ctx context.Context, req *controlapi.ListWorke
 	return c.engine.ListWorkers(ctx, req)
 }
 
+// DiskUsage tells how large the host's build cache is. What is in it may be
+// another namespace's business.
+func (c *buildServer) DiskUsage(ctx context.Context, req *controlapi.DiskUsageRequest) (*controlapi.DiskUsageResponse, error) {
+	usage, err := c.engine.DiskUsage(ctx, &controlapi.DiskUsageRequest{AgeLimit: req.AgeLimit})
+	if err != nil {
+		return nil, err
+	}
+	for _, record := range usage.Record {
+		record.Description = ""
+	}
+	return usage, nil
+}
+
+// ListenBuildHistory has nothing to tell: the record of a build is its Image.
+// Clients ask for it after each build.
+func (c *buildServer) ListenBuildHistory(req *controlapi.BuildHistoryRequest, stream grpc.ServerStreamingServer[controlapi.BuildHistoryEvent]) error {
+	if !req.EarlyExit {
+		<-stream.Context().Done()
+	}
+	return nil
+}
+
 // Solve builds the Image. The answer comes when its status is written.
 func (c *buildServer) Solve(ctx context.Context, req *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
-	if c.solved.Swap(true) {
-		return nil, status.Error(codes.FailedPrecondition, "one connection carries one build")
+	asked := req.CloneVT()
+	asked.Ref, asked.Session = scoped(c.namespace, c.name, req.Ref), scoped(c.namespace, c.name, req.Session)
+	if req.Frontend == "" && req.Definition == nil {
+		return c.solveByBridge(ctx, asked)
 	}
-	b, key := c.builder, c.namespace+"/"+c.name
-	done, err := b.takeTurn(ctx, key)
+	return c.build(ctx, asked)
+}
+
+// build waits for its turn, builds and reports.
+func (c *buildServer) build(ctx context.Context, asked *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
+	b := c.builder
+	done, err := b.takeTurn(ctx, c.key())
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +95,10 @@ func (c *buildServer) Solve(ctx context.Context, req *controlapi.SolveRequest) (
 		return nil, err
 	}
 	names, err := buildNames(img)
+	if err != nil {
+		return nil, err
+	}
+	req, err := solveRequest(img, names, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +133,7 @@ func (c *buildServer) solve(ctx context.Context, img *v1alpha1.Image, names []st
 		// It ends with the build, or with follow if there never was one.
 		_ = c.engine.Status(&controlapi.StatusRequest{Ref: req.Ref}, statusStream{output})
 	}()
-	resp, err = c.engine.Solve(ctx, solveRequest(img, names, req))
+	resp, err = c.engine.Solve(ctx, req)
 	stop()
 	<-followed
 	if err != nil {

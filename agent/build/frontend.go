@@ -21,7 +21,9 @@ const sourceScheme = "docker-image://"
 // before BuildKit looks for it.
 func dockerfileFrontend(store *image.Store) gateway.BuildFunc {
 	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		return dockerfile.Build(ctx, &nearbyImages{Client: c, store: store, namespace: c.BuildOpts().Opts[namespaceAttr]})
+		opts := c.BuildOpts().Opts
+		_, pull := opts[pullAttr]
+		return dockerfile.Build(ctx, &nearbyImages{Client: c, store: store, namespace: opts[namespaceAttr], pull: pull})
 	}
 }
 
@@ -30,6 +32,8 @@ type nearbyImages struct {
 	store *image.Store
 	// namespace is that of the Image, whose builds it may use.
 	namespace string
+	// pull asks the registry about images that are not the cluster's own.
+	pull bool
 }
 
 // ResolveImageConfig is asked for each FROM.
@@ -38,20 +42,37 @@ func (n *nearbyImages) ResolveImageConfig(ctx context.Context, ref string, opt s
 	if err != nil {
 		return "", "", nil, err
 	}
-	return n.Client.ResolveImageConfig(ctx, base, opt)
+	return n.Client.ResolveImageConfig(ctx, base, n.mode(opt, base == ref))
 }
 
 // ResolveSourceMetadata is asked for images in COPY --from and named contexts.
 func (n *nearbyImages) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	if len(op.Identifier) > len(sourceScheme) && op.Identifier[:len(sourceScheme)] == sourceScheme {
-		base, err := n.fetch(ctx, op.Identifier[len(sourceScheme):])
+		ref := op.Identifier[len(sourceScheme):]
+		base, err := n.fetch(ctx, ref)
 		if err != nil {
 			return nil, err
 		}
+		opt = n.mode(opt, base == ref)
 		op = op.CloneVT()
 		op.Identifier = sourceScheme + base
 	}
 	return n.Client.ResolveSourceMetadata(ctx, op, opt)
+}
+
+// mode makes the answer that of the registry, if that was asked for. The answer
+// has a digest, by which the frontend pins what it builds on.
+func (n *nearbyImages) mode(opt sourceresolver.Opt, foreign bool) sourceresolver.Opt {
+	if !n.pull || !foreign {
+		return opt
+	}
+	image := sourceresolver.ResolveImageOpt{}
+	if opt.ImageOpt != nil {
+		image = *opt.ImageOpt
+	}
+	image.ResolveMode = "pull"
+	opt.ImageOpt = &image
+	return opt
 }
 
 // fetch makes a base image present, if it is near, and returns the reference

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/containerd/v2/defaults"
 	controlapi "github.com/moby/buildkit/api/services/control"
+	gateway "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -97,6 +98,7 @@ func (b *Builder) serveConn(ctx context.Context, conn *bufferedConn, c *buildSer
 		grpc.WaitForHandlers(true),
 	)
 	controlapi.RegisterControlServer(server, c)
+	gateway.RegisterLLBBridgeServer(server, &bridgeServer{buildServer: c})
 	l := newSingleListener(conn)
 	served := make(chan struct{})
 	go func() {

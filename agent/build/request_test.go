@@ -10,6 +10,7 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
 	"google.golang.org/grpc/metadata"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,30 +18,113 @@ import (
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
-// TestSolveRequest: what a client asks for beyond its Image is not done.
+// TestSolveRequest: the Image decides what is built and what it is called, the
+// client how.
 func TestSolveRequest(t *testing.T) {
 	img := &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "shop"}}
+	img.Spec.Source.Path = "."
 	img.Spec.Target, img.Spec.Args = "final", map[string]string{"A": "1", "BUILDKIT_CACHE_MOUNT_NS": "team-b"}
 	names, err := buildNames(img)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := solveRequest(img, names, &controlapi.SolveRequest{
-		Ref: "r", Session: "s", Frontend: "gateway.v0", EnableSessionExporter: true,
-		Entitlements:  []string{"network.host", "security.insecure"},
-		FrontendAttrs: map[string]string{"source": "evil", "filename": "other", "no-cache": "", "build-arg:A": "2", namespaceAttr: "team-b"},
-		Exporters:     []*controlapi.Exporter{{Type: "image", Attrs: map[string]string{"name": "evil", "push": "true"}}},
-		Cache:         &controlapi.CacheOptions{Exports: []*controlapi.CacheOptionsEntry{{Type: "registry"}}},
+	got, err := solveRequest(img, names, &controlapi.SolveRequest{
+		Ref: "r", Session: "s", Frontend: frontendName, EnableSessionExporter: true,
+		FrontendAttrs: map[string]string{
+			"filename": "other", "no-cache": "", "build-arg:A": "1", "target": "final", "platform": "linux/amd64", "label:team": "a",
+			resolveModeAttr: "pull", "attest:provenance": "mode=min", "vcs:source": "x", "cmdline": "evil", "source": "evil",
+		},
+		Exporters: []*controlapi.Exporter{{Type: "tar"}, {Type: "docker", Attrs: map[string]string{"name": "x"}}},
 	})
-	want := map[string]string{"filename": "Dockerfile", "target": "final", "build-arg:A": "1", "image-resolve-mode": "local", "cmdline": "lighter", "no-cache": "", namespaceAttr: "team-a", cacheNamespaceAttr: "team-a"}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"filename": "other", "target": "final", "build-arg:A": "1", resolveModeAttr: "local", pullAttr: "", "cmdline": "lighter", "no-cache": "",
+		"platform": "linux/amd64", "label:team": "a", namespaceAttr: "team-a", cacheNamespaceAttr: "team-a",
+	}
 	if !maps.Equal(got.FrontendAttrs, want) {
 		t.Errorf("attributes %v, want %v", got.FrontendAttrs, want)
 	}
 	if got.Ref != "r" || got.Session != "s" || got.Frontend != frontendName || len(got.Entitlements) != 0 || got.EnableSessionExporter || len(got.Cache.Exports) != 0 {
 		t.Errorf("request: %+v", got)
 	}
-	if len(got.Exporters) != 1 || got.Exporters[0].Attrs["name"] != "built/team-a/docker.io/library/shop:latest" || got.Exporters[0].Attrs["push"] != "" {
-		t.Errorf("exporters: %+v", got.Exporters)
+	if len(got.Exporters) != 3 || got.Exporters[0].Type != "tar" || got.Exporters[1].Attrs["name"] != "x" {
+		t.Fatalf("exporters: %+v", got.Exporters)
+	}
+	if last := got.Exporters[2]; last.Type != "image" || last.Attrs["name"] != "built/team-a/docker.io/library/shop:latest" || last.Attrs["push"] != "" {
+		t.Errorf("the image's own exporter: %+v", last)
+	}
+}
+
+// TestRefusedRequests: what a client cannot have, and that the answer names it.
+func TestRefusedRequests(t *testing.T) {
+	img := &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "shop"}}
+	img.Spec.Source.Path, img.Spec.Args = ".", map[string]string{"A": "1"}
+	names, err := buildNames(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attr := func(key, value string) *controlapi.SolveRequest {
+		return &controlapi.SolveRequest{FrontendAttrs: map[string]string{key: value}}
+	}
+	output := func(kind string, attrs map[string]string) *controlapi.SolveRequest {
+		return &controlapi.SolveRequest{Exporters: []*controlapi.Exporter{{Type: kind, Attrs: attrs}}}
+	}
+	cache := func(c *controlapi.CacheOptions) *controlapi.SolveRequest { return &controlapi.SolveRequest{Cache: c} }
+	entry := []*controlapi.CacheOptionsEntry{{Type: "registry"}}
+	for what, asked := range map[string]*controlapi.SolveRequest{
+		"gateway.v0":              {Frontend: "gateway.v0"},
+		"build graph":             {Definition: &pb.Definition{Def: [][]byte{{1}}}},
+		"(LLB)":                   {FrontendInputs: map[string]*pb.Definition{"x": {}}},
+		"network.host":            {Entitlements: []string{"network.host"}},
+		"security.insecure":       {Entitlements: []string{"security.insecure"}},
+		"source policy":           {SourcePolicy: &spb.Policy{}},
+		"proxy network":           {ProxyNetwork: true},
+		"lighter push":            output("image", map[string]string{"name": "evil", "push": "true"}),
+		"spec.tags":               output("image", map[string]string{"name": "evil"}),
+		"moby":                    output("moby", nil),
+		"type image":              {ExporterDeprecated: "image", ExporterAttrsDeprecated: map[string]string{"push": "true"}},
+		"caches to import":        cache(&controlapi.CacheOptions{Imports: entry}),
+		"or export":               cache(&controlapi.CacheOptions{Exports: entry}),
+		"keeps one of its own":    cache(&controlapi.CacheOptions{ExportRefDeprecated: "x"}),
+		namespaceAttr:             attr(namespaceAttr, "team-b"),
+		pullAttr:                  attr(pullAttr, ""),
+		"BUILDKIT_CACHE_MOUNT_NS": attr(cacheNamespaceAttr, "team-b"),
+		"argument A":              attr("build-arg:A", "2"),
+		"argument B":              attr("build-arg:B", "2"),
+		`target "other"`:          attr("target", "other"),
+		"option context":          attr("context", "https://example.test/x.git"),
+		"option context:base":     attr("context:base", "docker-image://x"),
+		"option contextkey":       attr("contextkey", "label:x"),
+		"cgroup-parent":           attr("cgroup-parent", "/"),
+		"force-network-mode":      attr("force-network-mode", "host"),
+		"local-sessionid":         attr("local-sessionid:context", "team-b/x/1"),
+		"cache-from":              attr("cache-from", "x"),
+		"requestid":               attr("requestid", "frontend.lint"),
+		"want local or pull":      attr(resolveModeAttr, "x"),
+	} {
+		if _, err := solveRequest(img, names, asked); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%q is missing in: %v", what, err)
+		}
+	}
+}
+
+func TestGitContext(t *testing.T) {
+	for _, tt := range []struct {
+		in   v1alpha1.GitSource
+		want string
+	}{
+		{v1alpha1.GitSource{URL: "https://example.test/shop.git"}, "https://example.test/shop.git"},
+		{v1alpha1.GitSource{URL: "https://example.test/shop", Ref: "v1"}, "https://example.test/shop.git#v1"},
+		{v1alpha1.GitSource{URL: "http://example.test/shop/", Path: "app"}, "http://example.test/shop.git#:app"},
+		{v1alpha1.GitSource{URL: "git://example.test/shop", Ref: "main", Path: "a/b"}, "git://example.test/shop#main:a/b"},
+	} {
+		img := &v1alpha1.Image{}
+		img.Spec.Source.Git = &tt.in
+		if got := imageAttrs(img)["context"]; got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.in, got, tt.want)
+		}
 	}
 }
 
@@ -102,20 +186,21 @@ func TestApplyOutcome(t *testing.T) {
 	}
 }
 
-// TestSharedKeyIsOfTheNamespace: the header as BuildKit's client sends it, plain
-// or encoded, and one that a client sends twice or not at all.
-func TestSharedKeyIsOfTheNamespace(t *testing.T) {
+// TestSessionsAreOfTheImage: the headers as BuildKit's client sends them, and
+// ones that a client sends twice or not at all.
+func TestSessionsAreOfTheImage(t *testing.T) {
 	for _, sent := range []metadata.MD{
-		metadata.Pairs(sharedKeyHeader, "key"), metadata.Pairs("X-Docker-Expose-Session-Sharedkey", "key", sharedKeyHeader, "team-a/key"),
+		metadata.Pairs(sharedKeyHeader, "key", sessionHeader, "id"),
+		metadata.Pairs("X-Docker-Expose-Session-Sharedkey", "key", sharedKeyHeader, "team-a/key", sessionHeader, "id", sessionHeader, "team-a/shop/id"),
 	} {
-		ctx := scopeSharedKey(metadata.NewIncomingContext(t.Context(), sent), "team-b")
+		ctx := scopeSession(metadata.NewIncomingContext(t.Context(), sent), "team-b", "web")
 		md, _ := metadata.FromIncomingContext(ctx)
-		if got := md.Get(sharedKeyHeader); len(got) != 1 || got[0] != "team-b/key" {
-			t.Errorf("%v became %q", sent, got)
+		if key, id := md.Get(sharedKeyHeader), md.Get(sessionHeader); len(key) != 1 || key[0] != "team-b/key" || len(id) != 1 || id[0] != "team-b/web/id" {
+			t.Errorf("%v became %q, %q", sent, key, id)
 		}
 	}
-	md, _ := metadata.FromIncomingContext(scopeSharedKey(t.Context(), "team-b"))
-	if got := md.Get(sharedKeyHeader); len(got) != 1 || got[0] != "team-b/" {
-		t.Errorf("without a key: %q", got)
+	md, _ := metadata.FromIncomingContext(scopeSession(t.Context(), "team-b", "web"))
+	if key, id := md.Get(sharedKeyHeader), md.Get(sessionHeader); len(key) != 1 || key[0] != "team-b/" || id[0] != "" {
+		t.Errorf("without headers: %q, %q", key, id)
 	}
 }
