@@ -58,14 +58,12 @@ func clientAttrs(attrs, asked map[string]string) error {
 		case key == "filename":
 			// The file comes from the client's own folder, whatever it is called there.
 			attrs[key] = value
-		case key == "no-cache", key == "platform", key == "add-hosts", strings.HasPrefix(key, labelPrefix):
+		case howAttr(key, value):
 			attrs[key] = value
 		case key == resolveModeAttr:
 			if err := resolveMode(attrs, value); err != nil {
 				return err
 			}
-		case key == "force-network-mode" && (value == "none" || value == "sandbox" || value == ""):
-			attrs[key] = value
 		case ignored(key):
 		case key == "target":
 			return refused("the target %q: the Image's spec.target says %q, change it there", value, attrs[key])
@@ -76,6 +74,17 @@ func clientAttrs(attrs, asked map[string]string) error {
 		}
 	}
 	return nil
+}
+
+// howAttr tells attributes that say how to build.
+func howAttr(key, value string) bool {
+	switch key {
+	case "no-cache", "platform", "add-hosts":
+		return true
+	case "force-network-mode":
+		return value == "none" || value == "sandbox" || value == ""
+	}
+	return strings.HasPrefix(key, labelPrefix)
 }
 
 // resolveMode is what --pull means: ask the registry although the base image is

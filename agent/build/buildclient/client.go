@@ -6,6 +6,8 @@
 //
 //   - client.go: one build from start to end.
 //   - dial.go: the upgraded connection.
+//   - session.go: what the builder may ask for: secrets, SSH agents, credentials.
+//   - output.go: results that come back here.
 //   - check.go: mistakes that are found before a connection is made.
 //   - failure.go: what a person reads when it failed.
 package buildclient
@@ -54,13 +56,27 @@ type Config struct {
 	Namespace, Name string
 	// Node asks for one builder; "" lets the cluster choose.
 	Node string
-	// ContextDir is the folder to build.
+	// ContextDir is the folder to build. "" sends none: the builder gets the
+	// context by itself, from spec.source.git.
 	ContextDir string
-	// Dockerfile is spec.dockerfile: slashes, relative to ContextDir. It is
-	// checked before anything is sent. "" means "Dockerfile".
+	// DockerfileDir is where the Dockerfile is, ContextDir if empty.
+	DockerfileDir string
+	// Dockerfile is the path of the Dockerfile: slashes, relative to
+	// DockerfileDir. It is checked before anything is sent. "" means "Dockerfile".
 	Dockerfile string
-	// NoCache runs every step anew.
-	NoCache bool
+	// NoCache runs every step anew, Pull asks registries for newer base images.
+	NoCache, Pull bool
+	// Platform is what to build for, such as "linux/arm64"; "" is the builder's own.
+	Platform string
+	// Labels are added to the image's configuration.
+	Labels map[string]string
+	// Secrets ("id=ID,src=FILE") and SSH ("default", "ID=SOCKET") are what RUN
+	// --mount=type=secret and type=ssh find.
+	Secrets, SSH []string
+	// Outputs are where the result goes besides the cluster's images; Stdout is
+	// for those whose Dest is "-".
+	Outputs []Output
+	Stdout  io.Writer
 	// Progress is Auto if empty.
 	Progress Progress
 	// Out is where progress goes: os.Stderr of a command, for one. The live
@@ -81,11 +97,11 @@ func Build(ctx context.Context, cfg Config) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	dial := cfg.Dial
-	if dial == nil {
-		dial = func(ctx context.Context) (net.Conn, error) { return dialAPI(ctx, cfg) }
+	opt, err := cfg.options(dir)
+	if err != nil {
+		return Result{}, err
 	}
-	conn, err := dial(ctx)
+	conn, err := Dial(ctx, cfg)
 	if err != nil {
 		return Result{}, err
 	}
@@ -101,27 +117,67 @@ func Build(ctx context.Context, cfg Config) (Result, error) {
 		return Result{}, fmt.Errorf("connect to builder: %w", err)
 	}
 	defer func() { _ = c.Close() }() // the result is known by then
-	return cfg.solve(ctx, c, dir)
+	return cfg.solve(ctx, c, opt)
 }
 
-func (cfg Config) solve(ctx context.Context, c *bkclient.Client, dir string) (Result, error) {
-	folder, err := fsutil.NewFS(dir)
+// options are the build in BuildKit's words.
+func (cfg Config) options(dir string) (bkclient.SolveOpt, error) {
+	attachables, err := cfg.attachables()
 	if err != nil {
-		return Result{}, fmt.Errorf("read build context %s: %w", dir, err)
-	}
-	display, err := cfg.display()
-	if err != nil {
-		return Result{}, err
+		return bkclient.SolveOpt{}, err
 	}
 	opt := bkclient.SolveOpt{
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: map[string]string{"filename": cfg.dockerfile()},
-		LocalMounts:   map[string]fsutil.FS{"context": folder, "dockerfile": folder},
+		Session:       attachables,
+	}
+	if dir != "" {
+		if opt.LocalMounts, err = cfg.mounts(dir); err != nil {
+			return opt, err
+		}
 		// The builder compares with what it got under this key last time.
-		SharedKey: cfg.Namespace + "/" + cfg.Name + ":" + dir,
+		opt.SharedKey = cfg.Namespace + "/" + cfg.Name + ":" + dir
+	}
+	for _, o := range cfg.Outputs {
+		entry, err := o.entry(cfg.Stdout)
+		if err != nil {
+			return opt, err
+		}
+		opt.Exports = append(opt.Exports, entry)
 	}
 	if cfg.NoCache {
 		opt.FrontendAttrs["no-cache"] = ""
+	}
+	if cfg.Pull {
+		opt.FrontendAttrs["image-resolve-mode"] = "pull"
+	}
+	if cfg.Platform != "" {
+		opt.FrontendAttrs["platform"] = cfg.Platform
+	}
+	for key, value := range cfg.Labels {
+		opt.FrontendAttrs["label:"+key] = value
+	}
+	return opt, nil
+}
+
+func (cfg Config) mounts(dir string) (map[string]fsutil.FS, error) {
+	folder, err := fsutil.NewFS(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read build context %s: %w", dir, err)
+	}
+	beside := folder
+	if cfg.DockerfileDir != "" {
+		if beside, err = fsutil.NewFS(cfg.DockerfileDir); err != nil {
+			return nil, fmt.Errorf("read folder of the Dockerfile %s: %w", cfg.DockerfileDir, err)
+		}
+	}
+	return map[string]fsutil.FS{"context": folder, "dockerfile": beside}, nil
+}
+
+func (cfg Config) solve(ctx context.Context, c *bkclient.Client, opt bkclient.SolveOpt) (Result, error) {
+	display, err := cfg.display()
+	if err != nil {
+		return Result{}, err
 	}
 	var resp *bkclient.SolveResponse
 	updates := make(chan *bkclient.SolveStatus)

@@ -156,6 +156,13 @@ func TestCheck(t *testing.T) {
 			t.Errorf("check(%+v): %v, want %q", tt.cfg, err, tt.text)
 		}
 	}
+	if got, err := (Config{}).check(); got != "" || err != nil {
+		t.Errorf("without a folder: %q, %v", got, err)
+	}
+	beside := t.TempDir()
+	if _, err := (Config{ContextDir: dir, DockerfileDir: beside}).check(); err == nil || !strings.Contains(err.Error(), beside) {
+		t.Errorf("no Dockerfile in a folder of its own: %v", err)
+	}
 	if _, err := (Config{Progress: "loud", Out: io.Discard}).display(); err == nil {
 		t.Error("an unknown progress mode was taken")
 	}

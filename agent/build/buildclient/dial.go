@@ -29,6 +29,15 @@ const answerWait = 30 * time.Second
 // covers a builder's restart, and the time until a dead one counts as lost.
 const reachWait = 15 * time.Second
 
+// Dial opens a connection to a builder of the Image that cfg names, on which it
+// speaks BuildKit's API.
+func Dial(ctx context.Context, cfg Config) (net.Conn, error) {
+	if cfg.Dial != nil {
+		return cfg.Dial(ctx)
+	}
+	return dialAPI(ctx, cfg)
+}
+
 // dialAPI opens the subresource images/build of the API server.
 func dialAPI(ctx context.Context, cfg Config) (net.Conn, error) {
 	if cfg.REST == nil {

@@ -1,0 +1,129 @@
+package build
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/distribution/reference"
+
+	"lighter.dev/lighter/api/v1alpha1"
+)
+
+// claim is a name that another Image declares.
+type claim struct {
+	image *v1alpha1.Image
+	name  string
+}
+
+// plan is which Image object is built.
+type plan struct {
+	// object is metadata.name; existing is the Image that has it already.
+	object   string
+	existing *v1alpha1.Image
+	// tags are the names that it can declare at once.
+	tags []string
+	// moves are names that other Images declare. They move when the build has
+	// succeeded: until then they mean what they meant.
+	moves []claim
+}
+
+// choose finds the object for names. The one that declares the first name is
+// built anew, whatever it was made of; else one is made, called after that name
+// (v1alpha1.ObjectNames). For a name that several Images declare the oldest one
+// counts, as agents see it.
+func choose(images []v1alpha1.Image, tags []string) (plan, error) {
+	var p plan
+	full := make([]string, 0, len(tags))
+	for _, tag := range tags {
+		name, err := v1alpha1.NormalizeTag(tag)
+		if err != nil {
+			return p, fmt.Errorf("name %s: %w", tag, err)
+		}
+		if !slices.Contains(full, name) {
+			full = append(full, name)
+		}
+	}
+	plain, unique, err := v1alpha1.ObjectNames(full[0])
+	if err != nil {
+		return p, err
+	}
+	p.object, p.existing = plain, owner(images, full[0])
+	if p.existing != nil {
+		p.object = p.existing.Name
+	} else if slices.ContainsFunc(images, func(i v1alpha1.Image) bool { return i.Name == plain }) {
+		p.object = unique
+	}
+	for _, name := range full {
+		if other := owner(images, name); other == nil || other.Name == p.object {
+			p.tags = append(p.tags, short(name))
+			continue
+		}
+		for i := range images {
+			if image := &images[i]; image.Name != p.object && declares(image, name) {
+				p.moves = append(p.moves, claim{image, name})
+			}
+		}
+	}
+	return p, nil
+}
+
+// all are the names that the object has in the end.
+func (p plan) all() []string {
+	tags := slices.Clone(p.tags)
+	for _, move := range p.moves {
+		if tag := short(move.name); !slices.Contains(tags, tag) {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
+// short is a full name as people write it.
+func short(name string) string {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return name
+	}
+	return reference.FamiliarString(named)
+}
+
+// owner is the Image that a full name belongs to, nil if none declares it.
+func owner(images []v1alpha1.Image, name string) *v1alpha1.Image {
+	var oldest *v1alpha1.Image
+	for i := range images {
+		image := &images[i]
+		if declares(image, name) && (oldest == nil || older(image, oldest)) {
+			oldest = image
+		}
+	}
+	return oldest
+}
+
+func older(a, b *v1alpha1.Image) bool {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID)) < 0
+}
+
+func declares(image *v1alpha1.Image, name string) bool {
+	return slices.ContainsFunc(image.Spec.Tags, func(tag string) bool { return same(tag, name) })
+}
+
+// same compares a tag as somebody wrote it with a full name.
+func same(tag, full string) bool {
+	name, err := v1alpha1.NormalizeTag(tag)
+	return err == nil && name == full
+}
+
+// without are the tags of an Image that are left when a name moves away.
+func without(image *v1alpha1.Image, name string) []string {
+	return slices.DeleteFunc(slices.Clone(image.Spec.Tags), func(tag string) bool { return same(tag, name) })
+}
+
+// nameless is what an image is called that was given no name: the same source
+// gets the same name, so that its build cache and its object are found again.
+func nameless(source string) string {
+	sum := sha256.Sum256([]byte(source))
+	return "untagged-" + hex.EncodeToString(sum[:6])
+}
