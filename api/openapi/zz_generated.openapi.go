@@ -13,19 +13,22 @@ import (
 
 func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 	return map[string]common.OpenAPIDefinition{
-		v1alpha1.ArchiveSource{}.OpenAPIModelName():     schema_lighterdev_lighter_api_v1alpha1_ArchiveSource(ref),
-		v1alpha1.ConfigMapSource{}.OpenAPIModelName():   schema_lighterdev_lighter_api_v1alpha1_ConfigMapSource(ref),
-		v1alpha1.ContainerPolicy{}.OpenAPIModelName():   schema_lighterdev_lighter_api_v1alpha1_ContainerPolicy(ref),
-		v1alpha1.ContainerSource{}.OpenAPIModelName():   schema_lighterdev_lighter_api_v1alpha1_ContainerSource(ref),
-		v1alpha1.GitSource{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_GitSource(ref),
-		v1alpha1.Image{}.OpenAPIModelName():             schema_lighterdev_lighter_api_v1alpha1_Image(ref),
-		v1alpha1.ImageBuildOptions{}.OpenAPIModelName(): schema_lighterdev_lighter_api_v1alpha1_ImageBuildOptions(ref),
-		v1alpha1.ImageList{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_ImageList(ref),
-		v1alpha1.ImageSource{}.OpenAPIModelName():       schema_lighterdev_lighter_api_v1alpha1_ImageSource(ref),
-		v1alpha1.ImageSpec{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_ImageSpec(ref),
-		v1alpha1.ImageStatus{}.OpenAPIModelName():       schema_lighterdev_lighter_api_v1alpha1_ImageStatus(ref),
-		v1alpha1.RunRequest{}.OpenAPIModelName():        schema_lighterdev_lighter_api_v1alpha1_RunRequest(ref),
-		v1alpha1.TagSource{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_TagSource(ref),
+		v1alpha1.ArchiveSource{}.OpenAPIModelName():       schema_lighterdev_lighter_api_v1alpha1_ArchiveSource(ref),
+		v1alpha1.ConfigMapSource{}.OpenAPIModelName():     schema_lighterdev_lighter_api_v1alpha1_ConfigMapSource(ref),
+		v1alpha1.ContainerPolicy{}.OpenAPIModelName():     schema_lighterdev_lighter_api_v1alpha1_ContainerPolicy(ref),
+		v1alpha1.ContainerSource{}.OpenAPIModelName():     schema_lighterdev_lighter_api_v1alpha1_ContainerSource(ref),
+		v1alpha1.GitSource{}.OpenAPIModelName():           schema_lighterdev_lighter_api_v1alpha1_GitSource(ref),
+		v1alpha1.Image{}.OpenAPIModelName():               schema_lighterdev_lighter_api_v1alpha1_Image(ref),
+		v1alpha1.ImageBuildOptions{}.OpenAPIModelName():   schema_lighterdev_lighter_api_v1alpha1_ImageBuildOptions(ref),
+		v1alpha1.ImageCommitOptions{}.OpenAPIModelName():  schema_lighterdev_lighter_api_v1alpha1_ImageCommitOptions(ref),
+		v1alpha1.ImageContentOptions{}.OpenAPIModelName(): schema_lighterdev_lighter_api_v1alpha1_ImageContentOptions(ref),
+		v1alpha1.ImageList{}.OpenAPIModelName():           schema_lighterdev_lighter_api_v1alpha1_ImageList(ref),
+		v1alpha1.ImagePushOptions{}.OpenAPIModelName():    schema_lighterdev_lighter_api_v1alpha1_ImagePushOptions(ref),
+		v1alpha1.ImageSource{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_ImageSource(ref),
+		v1alpha1.ImageSpec{}.OpenAPIModelName():           schema_lighterdev_lighter_api_v1alpha1_ImageSpec(ref),
+		v1alpha1.ImageStatus{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_ImageStatus(ref),
+		v1alpha1.RunRequest{}.OpenAPIModelName():          schema_lighterdev_lighter_api_v1alpha1_RunRequest(ref),
+		v1alpha1.TagSource{}.OpenAPIModelName():           schema_lighterdev_lighter_api_v1alpha1_TagSource(ref),
 	}
 }
 
@@ -257,6 +260,81 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageBuildOptions(ref common.Referen
 	}
 }
 
+func schema_lighterdev_lighter_api_v1alpha1_ImageCommitOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ImageCommitOptions are the query parameters of the subresource images/commit. Both default to what spec.source.container says, and may not differ from it.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"pod": {
+						SchemaProps: spec.SchemaProps{
+							Description: "pod is metadata.name of the container's pod.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"container": {
+						SchemaProps: spec.SchemaProps{
+							Description: "container is its name in that pod.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_ImageContentOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ImageContentOptions are the query parameters of the subresource images/content: POST sends an archive, GET returns one.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ref": {
+						SchemaProps: spec.SchemaProps{
+							Description: "ref chooses one image of an archive that holds several.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
 func schema_lighterdev_lighter_api_v1alpha1_ImageList(ref common.ReferenceCallback) common.OpenAPIDefinition {
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
@@ -304,6 +382,47 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageList(ref common.ReferenceCallba
 		},
 		Dependencies: []string{
 			"k8s.io/apimachinery/pkg/apis/meta/v1.ListMeta", v1alpha1.Image{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_ImagePushOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ImagePushOptions are the query parameters of the subresource images/push.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ref": {
+						SchemaProps: spec.SchemaProps{
+							Description: "ref is the one of spec.tags to push; the first if empty.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"to": {
+						SchemaProps: spec.SchemaProps{
+							Description: "to is the name in the registry; ref if empty.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
 	}
 }
 
@@ -549,6 +668,13 @@ func schema_lighterdev_lighter_api_v1alpha1_RunRequest(ref common.ReferenceCallb
 						SchemaProps: spec.SchemaProps{
 							Description: "Signal is sent instead of the container's stop signal, \"SIGKILL\" for one.",
 							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"attach": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Attach: the container is made, but begins only when a client has attached, so that this one sees all it prints. The agent waits for half a minute.",
+							Type:        []string{"boolean"},
 							Format:      "",
 						},
 					},

@@ -195,13 +195,3 @@ const (
 	// keeps its image over restarts and a rollback brings the old one back.
 	DigestsAnnotation = GroupName + "/digests"
 )
-
-// ImageBuildOptions are the query parameters of the subresource images/build:
-// a connection that upgrades to a BuildKit session and control stream.
-// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
-type ImageBuildOptions struct {
-	metav1.TypeMeta `json:",inline"`
-	// node asks for one builder by node name; the cluster chooses if empty.
-	// +optional
-	Node string `json:"node,omitempty"`
-}

@@ -16,7 +16,7 @@ var (
 	InternalGroupVersion = schema.GroupVersion{Group: GroupName, Version: runtime.APIVersionInternal}
 
 	// SchemeBuilder collects what a client needs: the types and their defaults.
-	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes, RegisterDefaults)
+	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes, addOptions, RegisterDefaults)
 	// AddToScheme adds the client-side view of the group to a scheme.
 	AddToScheme = SchemeBuilder.AddToScheme
 )
@@ -26,8 +26,15 @@ func Resource(resource string) schema.GroupResource {
 	return SchemeGroupVersion.WithResource(resource).GroupResource()
 }
 
+func kinds() []runtime.Object {
+	return []runtime.Object{
+		&Image{}, &ImageList{},
+		&ImageBuildOptions{}, &ImageContentOptions{}, &ImagePushOptions{}, &ImageCommitOptions{},
+	}
+}
+
 func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(SchemeGroupVersion, &Image{}, &ImageList{}, &ImageBuildOptions{})
+	scheme.AddKnownTypes(SchemeGroupVersion, kinds()...)
 	metav1.AddToGroupVersion(scheme, SchemeGroupVersion)
 	return nil
 }
@@ -35,6 +42,6 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 // AddInternalToScheme registers the same Go types as the hub version, which
 // only the API server needs. Conversion between the two is then the identity.
 func AddInternalToScheme(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(InternalGroupVersion, &Image{}, &ImageList{}, &ImageBuildOptions{})
+	scheme.AddKnownTypes(InternalGroupVersion, kinds()...)
 	return scheme.SetVersionPriority(SchemeGroupVersion)
 }

@@ -41,8 +41,23 @@ func (in ImageBuildOptions) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ImageCommitOptions) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ImageCommitOptions"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ImageContentOptions) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ImageContentOptions"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in ImageList) OpenAPIModelName() string {
 	return "dev.lighter.api.v1alpha1.ImageList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ImagePushOptions) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ImagePushOptions"
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.

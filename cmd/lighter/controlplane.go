@@ -53,10 +53,10 @@ type controlPlane struct {
 	runners   []runner
 }
 
-// builderPicker breaks a circle: the API server asks the image reconciler for a
-// builder, and the reconciler is a client of the API server. It is complete
-// before the server runs.
-type builderPicker struct{ *image.Controller }
+// imageHosts breaks a circle: the API server asks the image reconciler who builds
+// or holds an image, and the reconciler is a client of the API server. It is
+// complete before the server runs.
+type imageHosts struct{ *image.Controller }
 
 // newControlPlane starts etcd and assembles the rest.
 func newControlPlane(ctx context.Context, settings serverSettings, log *slog.Logger) (*controlPlane, error) {
@@ -83,13 +83,13 @@ func newControlPlane(ctx context.Context, settings serverSettings, log *slog.Log
 }
 
 func (p *controlPlane) assemble(ctx context.Context) error {
-	builders := &builderPicker{}
+	hosts := &imageHosts{}
 	var err error
 	p.api, err = apiserver.New(ctx, apiserver.Config{
 		Etcd: p.store.Transport(), NewClient: p.store.InProcess(), Authority: p.authority,
 		Bind: p.settings.bind.AsSlice(), Port: p.settings.port, Advertise: p.settings.advertise.AsSlice(),
 		ServiceCIDR: p.settings.serviceCIDR, PodCIDR: p.settings.clusterCIDR, ClusterDomain: p.settings.domain,
-		Builders: builders, Log: p.log.With("part", "apiserver"),
+		Builders: hosts, Holders: hosts, Log: p.log.With("part", "apiserver"),
 	})
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (p *controlPlane) assemble(ctx context.Context) error {
 	}
 	p.own = lighterinformers.NewSharedInformerFactory(own, 0)
 	w := &reconcilers{plane: p, ctx: ctx, client: p.api.Client(), informers: p.api.Informers()}
-	builders.Controller = w.images(own)
+	hosts.Controller = w.images(own)
 	w.workloads()
 	w.network()
 	w.lifecycle(objects)

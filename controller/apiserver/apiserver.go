@@ -62,8 +62,9 @@ type Config struct {
 	PodCIDR netip.Prefix
 	// ClusterDomain is the DNS domain of services.
 	ClusterDomain string
-	// Builders chooses who builds an Image.
+	// Builders chooses who builds an Image, Holders who is asked about its content.
 	Builders BuilderPicker
+	Holders  HolderPicker
 	Log      *slog.Logger
 }
 
@@ -120,7 +121,8 @@ func (s *Server) assemble(ctx context.Context) error {
 		return err
 	}
 	s.generic().ShutdownTimeout = shutdownTimeout
-	if err := s.instance.ControlPlane.InstallAPIs(imageProvider{builders: s.cfg.Builders, agents: agents}); err != nil {
+	routes := imageRoutes{builders: s.cfg.Builders, holders: s.cfg.Holders, pods: s.client.CoreV1(), authorizer: generic.Authorization.Authorizer}
+	if err := s.instance.ControlPlane.InstallAPIs(imageProvider{agents: agents, routes: routes, log: s.cfg.Log}); err != nil {
 		return err
 	}
 	newDocuments(s.generic().Handler, generic.OpenAPIConfig, generic.OpenAPIV3Config).install()

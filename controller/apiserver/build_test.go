@@ -25,9 +25,9 @@ import (
 	"lighter.dev/lighter/controller/pki"
 )
 
-// fakeAgent serves /build on loopback with a node's certificate, demands the API
-// server's, and echoes what it gets after the upgrade. It returns where it is.
-func fakeAgent(t *testing.T, node string) *url.URL {
+// agentServing serves on loopback with a node's certificate and demands the API
+// server's. It returns where it is.
+func agentServing(t *testing.T, node string, handler http.Handler) *url.URL {
 	t.Helper()
 	dir := t.TempDir()
 	crt, key := filepath.Join(dir, "crt"), filepath.Join(dir, "key")
@@ -40,17 +40,7 @@ func fakeAgent(t *testing.T, node string) *url.URL {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(shared.authority.Cert)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		who := r.TLS.PeerCertificates[0].Subject.CommonName
-		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n%s %s for %s\n", r.Method, r.URL.Path, who)
-		_, _ = io.Copy(conn, buffered)
-	}))
+	server := httptest.NewUnstartedServer(handler)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -59,6 +49,32 @@ func fakeAgent(t *testing.T, node string) *url.URL {
 		t.Fatal(err)
 	}
 	return at
+}
+
+// echo takes the connection over and repeats what it gets on it.
+func echo(t *testing.T) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		who := r.TLS.PeerCertificates[0].Subject.CommonName
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n%s %s for %s\n", r.Method, r.URL, who)
+		_, _ = io.Copy(conn, buffered)
+	})
+}
+
+// unreachable is an address where nobody serves.
+func unreachable(t *testing.T) *url.URL {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	return &url.URL{Host: free.Addr().String()}
 }
 
 // place tells the cluster where a node's agent serves.
@@ -83,8 +99,8 @@ func buildPath(namespace, name string) string {
 func TestBuildTunnel(t *testing.T) {
 	client, namespace := images(t)
 	create(t, client, newImage("web"))
-	place(t, "builder", fakeAgent(t, "builder"))
-	shared.picker.set("builder", nil)
+	place(t, "builder", agentServing(t, "builder", echo(t)))
+	shared.picker.set("elsewhere", nil)
 	config, err := rest.TLSConfigFor(admin(t))
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +110,7 @@ func TestBuildTunnel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\nContent-Length: 0\r\n\r\n", buildPath(namespace, "web"))
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\nContent-Length: 0\r\n\r\n", buildPath(namespace, "web")+"?node=builder&x=y")
 	reader := bufio.NewReader(conn)
 	reply, err := http.ReadResponse(reader, nil)
 	if err != nil {
@@ -118,12 +134,7 @@ func TestBuildTunnel(t *testing.T) {
 func TestBuildErrors(t *testing.T) {
 	client, namespace := images(t)
 	create(t, client, newImage("web"))
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	place(t, "silent", &url.URL{Host: free.Addr().String()})
-	free.Close()
+	place(t, "silent", unreachable(t))
 	for name, test := range map[string]struct {
 		image, node string
 		pickErr     error
@@ -145,7 +156,7 @@ func TestBuildErrors(t *testing.T) {
 		}
 	}
 	// Who may not build does not learn whether the image exists.
-	err = ours(t, as(t, "eve")).LighterV1alpha1().RESTClient().Post().AbsPath(buildPath(namespace, "web")).Do(t.Context()).Error()
+	err := ours(t, as(t, "eve")).LighterV1alpha1().RESTClient().Post().AbsPath(buildPath(namespace, "web")).Do(t.Context()).Error()
 	if !apierrors.IsForbidden(err) {
 		t.Errorf("somebody builds: %v", err)
 	}

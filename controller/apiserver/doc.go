@@ -11,7 +11,8 @@
 //	documents.go  OpenAPI: documents are served from their compressed text
 //	standins.go   informers of kinds that upstream watches and we do not serve
 //	image.go      storage of images.lighter.dev
-//	build.go      the subresource images/build: a tunnel to a builder agent
+//	agents.go     subresources of images that an agent answers, through this server
+//	routes.go     which agent that is, and what it is asked
 //	bootstrap.go  objects that every cluster has: namespaces, gossip key, …
 //	policy.go     who may do what: Kubernetes' roles and ours
 //	tenancy.go    what every namespace has: a service account and the CA

@@ -3,6 +3,8 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"strings"
 	"time"
 
@@ -28,8 +30,9 @@ import (
 // imageProvider installs the group lighter.dev, as upstream's providers install
 // theirs.
 type imageProvider struct {
-	builders BuilderPicker
-	agents   kubeletclient.ConnectionInfoGetter
+	agents kubeletclient.ConnectionInfoGetter
+	routes imageRoutes
+	log    *slog.Logger
 }
 
 func (imageProvider) GroupName() string { return v1alpha1.GroupName }
@@ -40,10 +43,18 @@ func (p imageProvider) NewRESTStorage(source serverstorage.APIResourceConfigSour
 	if err != nil {
 		return info, err
 	}
+	asks := func(options func() runtime.Object, routes map[string]route) rest.Storage {
+		return &agentREST{images: images.Store, agents: p.agents, options: options, routes: routes, log: p.log}
+	}
+	const get, post = http.MethodGet, http.MethodPost
 	info.VersionedResourcesStorageMap[v1alpha1.SchemeGroupVersion.Version] = map[string]rest.Storage{
-		"images":        images,
-		"images/status": status,
-		"images/build":  &buildREST{images: images.Store, builders: p.builders, agents: p.agents},
+		"images":         images,
+		"images/status":  status,
+		"images/build":   asks(func() runtime.Object { return &v1alpha1.ImageBuildOptions{} }, map[string]route{post: p.routes.build}),
+		"images/content": asks(func() runtime.Object { return &v1alpha1.ImageContentOptions{} }, map[string]route{post: p.routes.takeContent, get: p.routes.giveContent}),
+		"images/details": asks(nil, map[string]route{get: p.routes.details}),
+		"images/push":    asks(func() runtime.Object { return &v1alpha1.ImagePushOptions{} }, map[string]route{post: p.routes.push}),
+		"images/commit":  asks(func() runtime.Object { return &v1alpha1.ImageCommitOptions{} }, map[string]route{post: p.routes.commit}),
 	}
 	return info, nil
 }

@@ -41,7 +41,7 @@ var shared struct {
 	address   string
 }
 
-// picker is a BuilderPicker that tests tell what to say.
+// picker is a BuilderPicker and a HolderPicker that tests tell what to say.
 type picker struct {
 	mu   sync.Mutex
 	node string
@@ -61,6 +61,10 @@ func (p *picker) PickBuilder(_ context.Context, _ *v1alpha1.Image, wantNode stri
 		return wantNode, p.err
 	}
 	return p.node, p.err
+}
+
+func (p *picker) PickHolder(ctx context.Context, image *v1alpha1.Image) (string, error) {
+	return p.PickBuilder(ctx, image, "")
 }
 
 func TestMain(m *testing.M) {
@@ -106,7 +110,7 @@ func startShared(ctx context.Context, dir string) (<-chan error, error) {
 		Etcd: shared.store.Transport(), NewClient: shared.store.InProcess(), Authority: shared.authority,
 		Listener: listener, Advertise: net.ParseIP(advertised), ClusterDomain: "cluster.local",
 		ServiceCIDR: &net.IPNet{IP: net.IPv4(10, 43, 0, 0).To4(), Mask: net.CIDRMask(16, 32)},
-		PodCIDR:     netip.MustParsePrefix("10.42.0.0/16"), Builders: shared.picker,
+		PodCIDR:     netip.MustParsePrefix("10.42.0.0/16"), Builders: shared.picker, Holders: shared.picker,
 	})
 	if err != nil {
 		return nil, err

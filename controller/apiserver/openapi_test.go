@@ -73,7 +73,7 @@ func TestDocuments(t *testing.T) {
 	}
 	for _, path := range []string{openAPIV2, images} {
 		plain := getWith(t, path)
-		if !json.Valid(plain.body) || !strings.Contains(string(plain.body), "spec says what to build") {
+		if !json.Valid(plain.body) || !strings.Contains(string(plain.body), "spec says where the image comes from") {
 			t.Errorf("%s does not describe images", path)
 		}
 		packed := getWith(t, path, "Accept-Encoding", "gzip")

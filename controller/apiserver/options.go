@@ -98,6 +98,7 @@ func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
 		generic.AddHealthChecks(etcdHealth(cfg.NewClient()))
 	}
 	generic.SkipOpenAPIInstallation = true // documents does it
+	generic.LongRunningFunc = untimed(generic.LongRunningFunc)
 	// Our kind has no protobuf form.
 	storage.SetSerializer(v1alpha1.Resource("images"), runtime.ContentTypeJSON, nil)
 	capabilities.Setup(true, 0)

@@ -53,7 +53,7 @@ var (
 	read     = []string{"get", "list", "watch"}
 	write    = []string{"create", "update", "patch", "delete", "deletecollection"}
 	announce = []string{"create", "update", "patch"}
-	request  = []string{"create", "get", "list", "watch"}
+	submit   = []string{"create", "get", "list", "watch"}
 )
 
 // addAgents says what agents may do beyond the node authoriser's rules, and what
@@ -67,9 +67,9 @@ func (p *policy) addAgents() {
 		rule(read, "discovery.k8s.io", "endpointslices"),
 		rule(announce, corev1.GroupName, "events"),
 		rule(announce, "events.k8s.io", "events"),
-		rule(request, certificates, "certificatesigningrequests"),
+		rule(submit, certificates, "certificatesigningrequests"),
 	)
-	p.grant(bootstrapperRole, bootstrappers, rule(request, certificates, "certificatesigningrequests"))
+	p.grant(bootstrapperRole, bootstrappers, rule(submit, certificates, "certificatesigningrequests"))
 
 	gossip := rule([]string{"get"}, corev1.GroupName, "secrets")
 	gossip.ResourceNames = []string{cluster.GossipSecret}
@@ -90,9 +90,13 @@ func (p *policy) addImages() {
 			Rules:      rules,
 		})
 	}
-	part("lighter:images-view", "view", rule(read, v1alpha1.GroupName, "images"))
+	get, create := []string{"get"}, []string{"create"}
+	part("lighter:images-view", "view",
+		rule(read, v1alpha1.GroupName, "images"), rule(get, v1alpha1.GroupName, "images/details"))
 	part("lighter:images-edit", "edit",
-		rule(write, v1alpha1.GroupName, "images"), rule([]string{"create"}, v1alpha1.GroupName, "images/build"))
+		rule(write, v1alpha1.GroupName, "images"), rule(get, v1alpha1.GroupName, "images/content"),
+		// images/commit takes the right to create pods/exec besides.
+		rule(create, v1alpha1.GroupName, "images/build", "images/content", "images/push", "images/commit"))
 }
 
 // grant makes a cluster role and gives it to a group.

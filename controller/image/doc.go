@@ -1,6 +1,6 @@
 // Package image is the control plane's part in building images: it chooses the
-// agent that builds (pick.go), and keeps the conditions of an Image truthful
-// while no agent does (image.go).
+// agent that builds (pick.go) or that is asked for the result (holder.go), and
+// keeps the conditions of an Image truthful while no agent does (image.go).
 //
 // # Who writes an Image's status
 //
