@@ -5,7 +5,8 @@
 //
 // How to find your way:
 //
-//   - store.go opens and closes the Store; snapshotter.go picks the driver.
+//   - store.go opens and closes the Store; snapshotter.go picks the driver, of which
+//     package btrfs below is one.
 //   - name.go turns what a user writes into the full name of a reference.
 //   - ensure.go decides how a request is answered (local, peers, registry);
 //     plan.go holds the rules alone; pull.go moves the bytes and unpacks.
@@ -14,7 +15,8 @@
 //     other agents ask.
 //   - container.go gives a container its file system and takes it back.
 //   - record.go, list.go and archive.go: names, what is here, import, export.
-//   - gc.go removes what nothing refers to.
+//   - gc.go removes what nothing refers to; holdings.go says what is here of the
+//     cluster's own images, for package keep below, which holds them in the cluster.
 //
 // What keeps content: an image record (a name), a container's lease, the lease
 // of a running pull, or BuildKit's leases (package build shares this store).

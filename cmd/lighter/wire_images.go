@@ -93,17 +93,22 @@ func indexNodesByImage(informer cache.SharedIndexInformer) error {
 		if !ok {
 			return nil, fmt.Errorf("index Nodes by image: unexpected %T", obj)
 		}
-		var digests []string
-		for _, held := range node.Status.Images {
-			for _, name := range held.Names {
-				if _, dgst, ok := strings.Cut(name, "@"); ok {
-					digests = append(digests, dgst)
-				}
+		return digestsOf(node), nil
+	}})
+}
+
+// digestsOf are the images that a node says it holds.
+func digestsOf(node *corev1.Node) []string {
+	var digests []string
+	for _, held := range node.Status.Images {
+		for _, name := range held.Names {
+			if _, dgst, ok := strings.Cut(name, "@"); ok {
+				digests = append(digests, dgst)
 			}
 		}
-		slices.Sort(digests)
-		return slices.Compact(digests), nil
-	}})
+	}
+	slices.Sort(digests)
+	return slices.Compact(digests)
 }
 
 // Holders implements image.PeerFinder. Those that answer come first.

@@ -31,11 +31,11 @@ func Mount(t testing.TB) (dir string) {
 	if err := os.Truncate(file, size); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(mkfs, "-q", file).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), mkfs, "-q", file).CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.btrfs: %v\n%s", err, out)
 	}
 	dir = t.TempDir()
-	if out, err := exec.Command("mount", "-t", "btrfs", "-o", "loop", file, dir).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "btrfs", "-o", "loop", file, dir).CombinedOutput(); err != nil {
 		t.Skipf("this kernel mounts no btrfs: %v\n%s", err, out)
 	}
 	t.Cleanup(func() {
