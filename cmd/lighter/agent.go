@@ -38,6 +38,7 @@ type agentOptions struct {
 	logMaxSize    string
 	logMaxFiles   int
 	registries    registryOptions
+	hosts         hostsOptions
 }
 
 // agentDaemonOptions are the flags of "lighter agent".
@@ -84,6 +85,7 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.logMaxSize, "log-max-size", "10Mi", "size from which a container's log is rotated")
 	flags.IntVar(&o.logMaxFiles, "log-max-files", 5, "how many logs of a container are kept, with the current one")
 	o.registries.addFlags(flags)
+	o.hosts.addFlags(flags)
 }
 
 func (o *agentDaemonOptions) run(ctx context.Context) error {
@@ -145,11 +147,14 @@ func (o *agentOptions) check() error {
 	if o.logMaxFiles < 2 {
 		errs.wrong("log-max-files", fmt.Errorf("%d: want 2 or more, as a rotated log is read until it is rotated again", o.logMaxFiles))
 	}
-	return errors.Join(errs.join(), o.registries.check())
+	_, err = o.hosts.listeners(o.runDir)
+	return errors.Join(errs.join(), o.registries.check(), err)
 }
 
 // checkFiles looks at the files that flags name.
-func (o *agentOptions) checkFiles() error { return o.registries.checkFiles() }
+func (o *agentOptions) checkFiles() error {
+	return errors.Join(o.registries.checkFiles(), o.hosts.checkFiles())
+}
 
 // logBytes is --log-max-size in bytes.
 func (o *agentOptions) logBytes() (int64, error) {

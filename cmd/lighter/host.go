@@ -226,8 +226,17 @@ func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func())
 	if err != nil {
 		return err
 	}
+	local, err := h.listenLocal(ctx)
+	if err != nil {
+		return err
+	}
+	api := h.localAPI()
 	group.Go(func() error { return h.serve(ctx, endpoint) })
+	for _, listener := range local {
+		group.Go(func() error { return h.serveLocal(ctx, listener, api) })
+	}
 	group.Go(func() error { return network.Run(ctx) })
+	group.Go(func() error { return h.keepImages(ctx) })
 	group.Go(func() error { return h.statuses.Run(ctx) })
 	group.Go(func() error { return h.engine.RotateLogs(ctx, h.logRotation()) })
 	group.Go(func() error { return assigner.Run(ctx) })

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,8 +29,33 @@ func imageCluster(cmd *cobra.Command, flags *genericclioptions.ConfigFlags) (*im
 	return cluster, nil
 }
 
+// runOnImages does a verb's work.
+type runOnImages func(cmd *cobra.Command, cluster *images.Cluster, args []string) error
+
+// hostVerb is imageVerb for what one host can do as well: --host leads to its agent.
+func hostVerb(cmd *cobra.Command, run runOnImages) *cobra.Command {
+	var host hostFlags
+	host.addFlags(cmd.Flags())
+	verb := imageVerb(cmd, run)
+	onCluster := verb.RunE
+	verb.RunE = func(cmd *cobra.Command, args []string) error {
+		agent, err := host.client(os.Getenv)
+		switch {
+		case err != nil:
+			return err
+		case agent == nil:
+			return onCluster(cmd, args)
+		}
+		namespace, _ := cmd.Flags().GetString("namespace") // "" is its default
+		alone := images.OneHost(agent, namespace)
+		alone.In, alone.Out, alone.Err = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+		return run(cmd, alone, args)
+	}
+	return verb
+}
+
 // imageVerb is a command whose work needs a cluster and its arguments.
-func imageVerb(cmd *cobra.Command, run func(cmd *cobra.Command, cluster *images.Cluster, args []string) error) *cobra.Command {
+func imageVerb(cmd *cobra.Command, run runOnImages) *cobra.Command {
 	flags := configFlags()
 	flags.AddFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -63,7 +89,7 @@ that hold each image. Hosts that need an image fetch it from those by themselves
 	cmd.Flags().BoolVarP(&options.All, "all", "a", false, "also images without a name")
 	cmd.Flags().BoolVarP(&options.AllNamespaces, "all-namespaces", "A", false, "the Image objects of all namespaces")
 	cmd.Flags().BoolVar(&options.Format.Digests, "digests", false, "print whole digests")
-	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
+	return hostVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
 		if err := oneFormat(options.Format); err != nil {
 			return err
 		}

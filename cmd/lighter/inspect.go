@@ -26,7 +26,7 @@ func inspectCommand(use, short, kind string) *cobra.Command {
 	if kind == "" {
 		cmd.Flags().StringVar(&options.Type, "type", "", "image or container (POD or POD/CONTAINER); whatever has the name if empty")
 	}
-	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
+	return hostVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
 		switch options.Type {
 		case "", "image", "container":
 		default:

@@ -15,7 +15,7 @@ before pods run: hosts pull what they miss. "lighter login" gives credentials.`,
 	}
 	cmd.Flags().StringVar(&options.Node, "node", "", "pull to this host only")
 	cmd.Flags().BoolVarP(&options.Quiet, "quiet", "q", false, "no progress")
-	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
+	return hostVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
 		logins, err := images.LoadLogins()
 		if err != nil {
 			return err

@@ -15,7 +15,7 @@ leads to a registry, "lighter login" the right to push there.`,
 		Example: "  lighter tag shop registry.example/shop:v1\n  lighter push registry.example/shop:v1",
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "no progress")
-	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
+	return hostVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
 		logins, err := images.LoadLogins()
 		if err != nil {
 			return err

@@ -14,7 +14,7 @@ func newRemoveImageCommand() *cobra.Command {
 with its last name. An image that was pulled is removed from all hosts.`,
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "also if pods use it, and by a digest with several names")
-	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
+	return hostVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
 		return cluster.Remove(cmd.Context(), args, force)
 	})
 }

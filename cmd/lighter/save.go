@@ -13,7 +13,7 @@ func newSaveCommand() *cobra.Command {
 		Long: `Writes images to one archive, an OCI image layout that "docker load" reads, too.`,
 	}
 	cmd.Flags().StringVarP(&path, "output", "o", "", "file to write; standard output if empty")
-	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
+	return hostVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, args []string) error {
 		return cluster.Save(cmd.Context(), args, path)
 	})
 }

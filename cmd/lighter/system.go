@@ -16,7 +16,7 @@ func newUsageCommand() *cobra.Command {
 	var verbose bool
 	cmd := &cobra.Command{Use: "df", Short: "Show how much room images, containers and builds take", Args: cobra.NoArgs}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "host by host")
-	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, _ []string) error {
+	return hostVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, _ []string) error {
 		return cluster.Usage(cmd.Context(), verbose)
 	})
 }
@@ -31,7 +31,7 @@ Image objects declare stays: "lighter rmi" removes that.`,
 	cmd.Flags().BoolVarP(&options.All, "all", "a", false, "all that were pulled and that no container uses")
 	cmd.Flags().DurationVar(&options.Until, "until", 0, "only what came longer ago than this, such as 24h")
 	cmd.Flags().BoolVarP(&options.Force, "force", "f", false, "do not ask")
-	return imageVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, _ []string) error {
+	return hostVerb(cmd, func(cmd *cobra.Command, cluster *images.Cluster, _ []string) error {
 		return cluster.Prune(cmd.Context(), options)
 	})
 }

@@ -54,6 +54,9 @@ func Connect(config *rest.Config, namespace string) (*Cluster, error) {
 
 // hosts are the names of the nodes, sorted: those that are Ready and the others.
 func (c *Cluster) hosts(ctx context.Context) (ready, silent []string, err error) {
+	if c.alone() {
+		return []string{thisHost}, nil, nil
+	}
 	nodes, err := c.Kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list hosts: %w", err)

@@ -19,6 +19,9 @@ import (
 
 // objects are the Images of a namespace; of all if it is "".
 func (c *Cluster) objects(ctx context.Context, namespace string) ([]v1alpha1.Image, error) {
+	if c.alone() {
+		return nil, nil
+	}
 	list, err := c.Lighter.LighterV1alpha1().Images(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list Images: %w", err)

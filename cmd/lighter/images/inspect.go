@@ -88,7 +88,7 @@ func (c *Cluster) Inspect(ctx context.Context, names []string, options InspectOp
 }
 
 func (c *Cluster) inspect(ctx context.Context, name, kind string) (any, error) {
-	if kind != "image" {
+	if kind != "image" && !c.alone() {
 		pod, container, err := c.container(ctx, name)
 		switch {
 		case err == nil:

@@ -63,7 +63,7 @@ func contains(rows []Row, row Row) bool {
 }
 
 func (c *Cluster) removeRow(ctx context.Context, row Row, force bool) error {
-	if !force {
+	if !force && !c.alone() { // alone, the agent refuses what its own containers use
 		pods, err := c.Kube.CoreV1().Pods(c.Namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return fmt.Errorf("list pods: %w", err)
