@@ -87,6 +87,7 @@ func (e *Engine) remove(ctx context.Context, c *container) error {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
+	fail("resume", e.resume(c)) // what is frozen does not die
 	fail("kill", e.killAll(ctx, c))
 	if e.oci.gate == nil && exists(filepath.Join(e.ociRoot(), c.id)) {
 		_ = exec.CommandContext(ctx, e.oci.path, "--root", e.ociRoot(), "delete", "--force", c.id).Run()

@@ -168,6 +168,9 @@ func (e *Engine) adopt() error {
 		e.mu.Lock()
 		e.containers[id] = c
 		e.mu.Unlock()
+		if err := e.resume(c); err != nil {
+			e.log.Warn("container stays paused", "id", id, "err", err)
+		}
 		if c.rec.ConmonPID != 0 {
 			e.supervise(c)
 		}

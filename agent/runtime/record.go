@@ -35,6 +35,8 @@ type record struct {
 	PIDStart    uint64    `json:"pidStart,omitempty"`
 	ConmonPID   int       `json:"conmonPID,omitempty"`
 	ConmonStart uint64    `json:"conmonStart,omitempty"`
+	// Paused is set before Pause freezes it.
+	Paused bool `json:"paused,omitempty"`
 	// Failed is set when the runtime refused to create or start it.
 	Failed  bool   `json:"failed,omitempty"`
 	Reason  string `json:"reason,omitempty"`
