@@ -324,10 +324,10 @@ func TestRestartSettlesBuilds(t *testing.T) {
 		}
 		return img
 	}
-	if _, err := h.builder.begin(context.Background(), get("cut")); err != nil {
+	if _, err := h.builder.begin(context.Background(), get("cut"), building); err != nil {
 		t.Fatal(err)
 	}
-	rep, err := h.builder.begin(context.Background(), get("late"))
+	rep, err := h.builder.begin(context.Background(), get("late"), building)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,24 +180,36 @@ func (b *Builder) Close() error {
 	return nil
 }
 
-// enter returns BuildKit, started if need be, and keeps Close waiting until
-// leave is called.
-func (b *Builder) enter() (e *engine, leave func(), err error) {
+// enter returns BuildKit, started if need be, and keeps Close waiting until the
+// function that it returns is called.
+func (b *Builder) enter() (*engine, func(), error) {
+	leave, err := b.join()
+	if err != nil {
+		return nil, nil, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
-		return nil, nil, errClosed
-	}
 	if b.engine == nil {
 		e, err := newEngine(b.cfg)
 		if err != nil {
+			leave()
 			return nil, nil, err
 		}
 		b.engine = e
 		b.log.Info("build engine started")
 	}
+	return b.engine, leave, nil
+}
+
+// join keeps Close waiting until leave is called.
+func (b *Builder) join() (leave func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
 	b.wg.Add(1)
-	return b.engine, b.wg.Done, nil
+	return b.wg.Done, nil
 }
 
 var errClosed = errors.New("the agent is stopping: apply again to build elsewhere")

@@ -102,7 +102,7 @@ func (c *buildServer) build(ctx context.Context, asked *controlapi.SolveRequest)
 	if err != nil {
 		return nil, err
 	}
-	rep, err := b.begin(ctx, img)
+	rep, err := b.begin(ctx, img, building)
 	if err != nil {
 		return nil, err
 	}

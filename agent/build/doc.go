@@ -14,9 +14,11 @@
 //   - request.go: from an Image's spec to BuildKit's request. Pure.
 //   - frontend.go: the Dockerfile frontend, with base images from the cluster.
 //   - imagestore.go: results are staged until the whole build has succeeded.
+//   - make.go: content that comes from an archive or a container instead.
 //   - report.go, journal.go: status, Events, and how they survive a crash.
 //   - failure.go: what a person reads when a step fails. Pure.
 //   - network.go: how RUN steps reach the network.
+//   - usage.go: how much the build cache takes.
 //   - sweep.go: what a killed agent leaves, removed.
 //
 // Single writer: while an agent builds an Image, only that agent writes the

@@ -40,6 +40,9 @@ import (
 // another, as it would have to be fetched and run.
 const frontendName = "dockerfile.v0"
 
+// cacheFile is in Config.Root from the first build on.
+const cacheFile = "cache.db"
+
 // engine is BuildKit on the stores of package image.
 type engine struct {
 	*control.Controller
@@ -62,7 +65,7 @@ func newEngine(cfg Config) (*engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, wc.Close())
 	}
-	cache, err := bboltcachestorage.NewStore(filepath.Join(cfg.Root, "cache.db"))
+	cache, err := bboltcachestorage.NewStore(filepath.Join(cfg.Root, cacheFile))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open build cache: %w", err), wc.Close())
 	}

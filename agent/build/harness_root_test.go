@@ -259,7 +259,7 @@ func (h *host) clientIn(namespace, name, dir string, out io.Writer) buildclient.
 // base imports a busybox root file system under the name "busybox".
 func (h *host) base() {
 	h.t.Helper()
-	if _, err := h.store.Import(context.Background(), bytes.NewReader(busyboxTar(h.t)), "busybox"); err != nil {
+	if _, err := h.store.Import(context.Background(), bytes.NewReader(busyboxTar(h.t)), "busybox", ""); err != nil {
 		h.t.Fatal(err)
 	}
 }

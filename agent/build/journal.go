@@ -19,19 +19,23 @@ type result struct {
 
 // outcome is how a build ended.
 type outcome struct {
-	// Reason is one of v1alpha1.ReasonBuild….
+	// Reason is the condition's, one of v1alpha1.Reason….
 	Reason  string
 	Message string
 	Result  result
 	At      metav1.Time
 }
 
-// entry is the journal's record of one build. It exists from before status
+func (o *outcome) succeeded() bool { return o.Result.Digest != "" }
+
+// entry is the journal's record of one build, import or commit. It exists from before status
 // says Building until status says how it ended, so that an agent that was
 // killed in between knows what to set right.
 type entry struct {
 	Namespace, Name string
 	UID             types.UID
+	// Work is what is done, a build if empty.
+	Work Work `json:",omitempty"`
 	// Generation is the Image's metadata.generation that is built.
 	Generation int64
 	// Outcome is nil while the build runs.

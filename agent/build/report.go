@@ -32,31 +32,35 @@ type report struct {
 	entry entry
 }
 
-// begin notes in the journal and in the status that a build runs.
-func (b *Builder) begin(ctx context.Context, img *v1alpha1.Image) (*report, error) {
-	e := entry{Namespace: img.Namespace, Name: img.Name, UID: img.UID, Generation: img.Generation}
+// begin notes in the journal and in the status that a build, or other work on the
+// Image's content, runs.
+func (b *Builder) begin(ctx context.Context, img *v1alpha1.Image, what Work) (*report, error) {
+	e := entry{Namespace: img.Namespace, Name: img.Name, UID: img.UID, Work: what, Generation: img.Generation}
 	if err := b.journal.put(e); err != nil {
-		return nil, fmt.Errorf("note the build: %w", err)
+		return nil, fmt.Errorf("note the %s: %w", what.words().noun, err)
 	}
 	err := b.writeStatus(ctx, e, func(img *v1alpha1.Image) {
+		// controller/image reads the host's name out of these words.
 		setBuilding(img, e.Generation, metav1.ConditionTrue, v1alpha1.ReasonBuildStarted, "host "+b.cfg.NodeName+" builds it")
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("write status of image %s: %w", e.key(), err), b.journal.remove(e))
 	}
-	b.log.Info("build started", "image", e.key(), "generation", e.Generation)
-	b.cfg.Events.Event(img, corev1.EventTypeNormal, v1alpha1.ReasonBuildStarted, "Building on host "+b.cfg.NodeName)
+	b.log.Info(what.words().noun+" started", "image", e.key(), "generation", e.Generation)
+	b.cfg.Events.Event(img, corev1.EventTypeNormal, v1alpha1.ReasonBuildStarted, what.words().doing+" on host "+b.cfg.NodeName)
 	return &report{b: b, entry: e}, nil
 }
 
 func (r *report) succeeded(res result) {
-	r.end(outcome{Reason: v1alpha1.ReasonBuildSucceeded, Message: "built " + res.Digest, Result: res, At: metav1.Now()})
+	w := r.entry.Work.words()
+	r.end(outcome{Reason: w.reason, Message: w.done + " " + res.Digest, Result: res, At: metav1.Now()})
 }
 
 func (r *report) failed(message string, cancelled bool) {
 	o := outcome{Reason: v1alpha1.ReasonBuildFailed, Message: cut(message, maxMessage), At: metav1.Now()}
 	if cancelled {
-		o.Reason, o.Message = v1alpha1.ReasonBuildCancelled, "the build was cancelled: its client or its host went away. Apply again to build."
+		w := r.entry.Work.words()
+		o.Reason, o.Message = v1alpha1.ReasonBuildCancelled, "the "+w.noun+" was cancelled: its client or its host went away. "+w.again
 	}
 	r.end(o)
 }
@@ -68,7 +72,7 @@ func (r *report) end(o outcome) {
 	if err := r.b.journal.put(r.entry); err != nil {
 		r.b.log.Error("outcome of build not noted", "image", r.entry.key(), "error", err)
 	}
-	r.b.log.Info("build ended", "image", r.entry.key(), "reason", o.Reason, "digest", o.Result.Digest)
+	r.b.log.Info(r.entry.Work.words().noun+" ended", "image", r.entry.key(), "reason", o.Reason, "digest", o.Result.Digest)
 	written := r.b.settle(r.entry)
 	wait := time.NewTimer(statusWait)
 	defer wait.Stop()
@@ -84,7 +88,8 @@ func (r *report) end(o outcome) {
 // off by the end of its agent.
 func (b *Builder) settle(e entry) <-chan struct{} {
 	if e.Outcome == nil {
-		e.Outcome = &outcome{Reason: v1alpha1.ReasonBuildCancelled, Message: "the build was cut off: its agent ended. Apply again to build.", At: metav1.Now()}
+		w := e.Work.words()
+		e.Outcome = &outcome{Reason: v1alpha1.ReasonBuildCancelled, Message: "the " + w.noun + " was cut off: its agent ended. " + w.again, At: metav1.Now()}
 	}
 	done := make(chan struct{})
 	b.wg.Go(func() {
@@ -124,7 +129,7 @@ func (b *Builder) writeOutcome(ctx context.Context, e entry) error {
 		return err
 	}
 	kind := corev1.EventTypeNormal
-	if e.Outcome.Reason != v1alpha1.ReasonBuildSucceeded {
+	if !e.Outcome.succeeded() {
 		kind = corev1.EventTypeWarning
 	}
 	b.cfg.Events.Event(last, kind, e.Outcome.Reason, cut(e.Outcome.Message, maxEvent))
@@ -157,7 +162,7 @@ func (b *Builder) writeStatus(ctx context.Context, e entry, change func(*v1alpha
 func applyOutcome(img *v1alpha1.Image, e entry, node string) {
 	o := e.Outcome
 	built := metav1.Condition{Type: v1alpha1.ImageBuilt, Status: metav1.ConditionFalse, ObservedGeneration: e.Generation, Reason: o.Reason, Message: o.Message}
-	if o.Reason == v1alpha1.ReasonBuildSucceeded {
+	if o.succeeded() {
 		built.Status = metav1.ConditionTrue
 		img.Status.Digest = o.Result.Digest
 		img.Status.Size = o.Result.Size

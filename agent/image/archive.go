@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -13,6 +14,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -22,14 +25,14 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Import reads an archive and gives what is in it the name: a tar of a root
-// file system (as "docker import"), or an OCI or Docker archive of one image
-// (as "docker load"), each plain or compressed by gzip or zstd.
-func (s *Store) Import(ctx context.Context, r io.Reader, name string) (Image, error) {
+// file system (as "docker import"), or an OCI or Docker archive (as "docker load")
+// of which choice names one image, or "" the only one; each plain or compressed by
+// gzip or zstd.
+func (s *Store) Import(ctx context.Context, r io.Reader, name, choice string) (Image, error) {
 	ctx = s.in(ctx)
 	full, pin, err := Normalize(name)
 	if err != nil {
@@ -38,25 +41,12 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name string) (Image, er
 	if pin != "" {
 		return Image{}, fmt.Errorf("%w: %q: an import cannot choose its digest", ErrInvalidName, name)
 	}
-	file, isImage, err := s.spool(r)
-	if err != nil {
-		return Image{}, fmt.Errorf("import %s: %w", name, err)
-	}
-	defer func() { file.Close(); os.Remove(file.Name()) }()
 	ctx, release, err := s.withLease(ctx, leasePull)
 	if err != nil {
 		return Image{}, err
 	}
 	defer release()
-	var target ocispec.Descriptor
-	if isImage {
-		target, err = s.importArchive(ctx, file)
-	} else {
-		target, err = s.importRootFS(ctx, file)
-	}
-	if err == nil {
-		err = s.fetchAndUnpack(ctx, job{sub: subject{name: full}, target: target}, nil)
-	}
+	target, err := s.ImportContent(ctx, r, choice)
 	if err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", name, err)
 	}
@@ -65,6 +55,30 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name string) (Image, er
 		return Image{}, fmt.Errorf("import %s: %w", name, err)
 	}
 	return img, s.record(ctx, full, target, false, OriginImport)
+}
+
+// ImportContent is Import without a name: what it makes is kept by the lease of ctx
+// alone, see Lease. The archive is read to its end first.
+func (s *Store) ImportContent(ctx context.Context, r io.Reader, choice string) (ocispec.Descriptor, error) {
+	ctx = s.in(ctx)
+	file, isImage, err := s.spool(r)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer func() { file.Close(); os.Remove(file.Name()) }()
+	var target ocispec.Descriptor
+	switch {
+	case isImage:
+		target, err = s.importArchive(ctx, file, choice)
+	case choice != "":
+		err = classify(errdefs.ErrInvalidArgument, "the archive is of a root file system: there is no image %s in it to choose", choice)
+	default:
+		target, err = s.importRootFS(ctx, file)
+	}
+	if err == nil {
+		err = s.fetchAndUnpack(ctx, job{target: target}, nil)
+	}
+	return target, err
 }
 
 // spool writes the plain tar to a file, as it has to be read twice, and tells
@@ -115,8 +129,8 @@ func looksLikeImage(r io.Reader) (bool, error) {
 	}
 }
 
-// importArchive reads an OCI or Docker archive. It has to hold one image.
-func (s *Store) importArchive(ctx context.Context, r io.Reader) (ocispec.Descriptor, error) {
+// importArchive reads an OCI or Docker archive and returns one image of it.
+func (s *Store) importArchive(ctx context.Context, r io.Reader, choice string) (ocispec.Descriptor, error) {
 	index, err := archive.ImportIndex(ctx, s.content, r, archive.WithImportCompression())
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -125,19 +139,50 @@ func (s *Store) importArchive(ctx context.Context, r io.Reader) (ocispec.Descrip
 	if err := readJSON(ctx, s.content, index, &idx); err != nil {
 		return ocispec.Descriptor{}, err
 	}
+	return choose(idx.Manifests, choice)
+}
+
+// choose finds the image that choice means among those of an archive. It is pure.
+func choose(manifests []ocispec.Descriptor, choice string) (ocispec.Descriptor, error) {
+	want, pin, err := "", digest.Digest(""), error(nil)
+	if choice != "" {
+		if want, pin, err = Normalize(choice); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	all := map[digest.Digest]bool{}
 	found := map[digest.Digest]ocispec.Descriptor{}
-	for _, m := range idx.Manifests {
-		if images.IsManifestType(m.MediaType) || images.IsIndexType(m.MediaType) {
+	var names []string
+	for _, m := range manifests {
+		if !images.IsManifestType(m.MediaType) && !images.IsIndexType(m.MediaType) {
+			continue
+		}
+		name := cmp.Or(m.Annotations[images.AnnotationImageName], m.Annotations[ocispec.AnnotationRefName])
+		full, _, err := Normalize(name)
+		if err != nil {
+			full = name // a tag alone, which is all that some tools write
+		}
+		all[m.Digest] = true
+		names = append(names, cmp.Or(name, m.Digest.String()))
+		if choice == "" || m.Digest == pin || pin == "" && (full == want || name == choice) {
 			found[m.Digest] = ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}
 		}
 	}
-	if len(found) != 1 {
-		return ocispec.Descriptor{}, fmt.Errorf("the archive holds %d images, want one: import them one by one", len(found))
-	}
 	for _, desc := range found {
-		return desc, nil
+		if len(found) == 1 {
+			return desc, nil
+		}
 	}
-	return ocispec.Descriptor{}, errdefs.ErrNotFound
+	slices.Sort(names)
+	list := strings.Join(slices.Compact(names), ", ")
+	switch {
+	case len(all) == 0:
+		return ocispec.Descriptor{}, classify(errdefs.ErrInvalidArgument, "the archive holds no image")
+	case choice == "":
+		return ocispec.Descriptor{}, classify(errdefs.ErrInvalidArgument, "the archive holds %d images, choose one: %s", len(all), list)
+	default:
+		return ocispec.Descriptor{}, classify(errdefs.ErrInvalidArgument, "the archive holds no image %s, only: %s", choice, list)
+	}
 }
 
 // importRootFS makes an image of one layer.
@@ -154,20 +199,7 @@ func (s *Store) importRootFS(ctx context.Context, file *os.File) (ocispec.Descri
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
 		History:  []ocispec.History{{Created: &now, CreatedBy: "lighter import"}},
 	}
-	configDesc, err := s.writeJSON(ctx, ocispec.MediaTypeImageConfig, config, nil)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	manifest := ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    configDesc,
-		Layers:    []ocispec.Descriptor{layer},
-	}
-	return s.writeJSON(ctx, ocispec.MediaTypeImageManifest, manifest, map[string]string{
-		"containerd.io/gc.ref.content.config": configDesc.Digest.String(),
-		"containerd.io/gc.ref.content.l.0":    layer.Digest.String(),
-	})
+	return s.writeImage(ctx, config, []ocispec.Descriptor{layer})
 }
 
 // writeLayer compresses a tar into the content store.
@@ -209,24 +241,42 @@ func (s *Store) writeJSON(ctx context.Context, mediaType string, doc any, labels
 	return desc, err
 }
 
-// Export writes images of this host as one archive that both OCI tools and
-// Docker can load.
-func (s *Store) Export(ctx context.Context, w io.Writer, refs ...string) error {
-	ctx = s.in(ctx)
+// Save writes images of this host, as a namespace knows them, as one archive that
+// both OCI tools and Docker can load. It writes nothing if one is missing.
+func (s *Store) Save(ctx context.Context, w io.Writer, namespace string, refs ...string) error {
+	ctx, release, err := s.withLease(s.in(ctx), leasePull)
+	if err != nil {
+		return err
+	}
+	defer release()
 	opts := []archive.ExportOpt{archive.WithPlatform(s.platform)}
+	var targets []ocispec.Descriptor
 	for _, ref := range refs {
-		name, pin, err := Normalize(ref)
-		if err != nil {
-			return err
+		name, rec, err := s.lookup(ctx, namespace, ref)
+		if err == nil {
+			_, err = s.inspect(ctx, name, rec.Target) // all of it
 		}
-		rec, err := s.local(ctx, subject{name: name}, pin)
-		if err != nil {
-			return fmt.Errorf("export: image %s is not on this host: %w", ref, err)
+		if err == nil {
+			err = s.hold(ctx, rec.Target)
 		}
-		opts = append(opts, archive.WithManifest(rec.Target, name))
+		if err != nil {
+			return fmt.Errorf("save %s: %w", ref, err)
+		}
+		targets = append(targets, rec.Target)
+		if tagged(name) {
+			opts = append(opts, archive.WithManifest(rec.Target, name))
+		} else {
+			opts = append(opts, archive.WithManifest(rec.Target))
+		}
 	}
 	if err := archive.Export(ctx, s.content, w, opts...); err != nil {
-		return fmt.Errorf("export %v: %w", refs, err)
+		errs := []error{fmt.Errorf("save %v: %w", refs, err)}
+		for _, target := range targets {
+			if ctx.Err() == nil {
+				errs = append(errs, s.dropDamaged(ctx, target))
+			}
+		}
+		return errors.Join(errs...)
 	}
 	return nil
 }

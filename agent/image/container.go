@@ -90,15 +90,17 @@ func (s *Store) Containers(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// usedDigests are the images that containers of this host run.
-func (s *Store) usedDigests(ctx context.Context) (map[digest.Digest]bool, error) {
+// usedDigests are the images that containers of this host run or ran, with the
+// IDs of those containers.
+func (s *Store) usedDigests(ctx context.Context) (map[digest.Digest][]string, error) {
 	all, err := s.leases.List(ctx, leaseFilter(leaseContainer))
 	if err != nil {
 		return nil, err
 	}
-	used := map[digest.Digest]bool{}
+	used := map[digest.Digest][]string{}
 	for _, l := range all {
-		used[digest.Digest(l.Labels[labelImage])] = true
+		dgst := digest.Digest(l.Labels[labelImage])
+		used[dgst] = append(used[dgst], l.ID[len(containerKey("")):])
 	}
 	return used, nil
 }

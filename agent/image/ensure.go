@@ -118,15 +118,18 @@ func (s *Store) useLocal(ctx context.Context, sub subject, want digest.Digest) (
 		return Image{}, err
 	}
 	img, err := s.inspect(ctx, sub.name, rec.Target)
-	if err != nil {
-		return Image{}, err
-	}
-	if _, err := s.statChain(ctx, img.ChainID); err != nil {
-		// All blobs may be here though a changed storage driver, say, has not
-		// unpacked them: that needs no network.
-		if img, err = s.unpackLocal(ctx, sub.name, rec.Target); err != nil {
-			return Image{}, err
+	if err == nil {
+		if _, serr := s.statChain(ctx, img.ChainID); serr != nil {
+			// All blobs may be here though a changed storage driver, say, has not
+			// unpacked them: that needs no network.
+			img, err = s.unpackLocal(ctx, sub.name, rec.Target)
 		}
+	}
+	if err != nil {
+		if ctx.Err() == nil && !errdefs.IsNotFound(err) {
+			err = errors.Join(err, s.dropDamaged(ctx, rec.Target))
+		}
+		return Image{}, err
 	}
 	if _, _, built := splitBuilt(rec.Name); built {
 		sub.built = true // found by digest: it stays the namespace's

@@ -115,7 +115,7 @@ func (s *Store) Prune(ctx context.Context, opts PruneOptions) ([]Summary, error)
 	}
 	var gone []Summary
 	for _, sum := range all {
-		if sum.InUse || (!opts.Before.IsZero() && sum.CreatedAt.After(opts.Before)) || (opts.Keep != nil && opts.Keep(sum.Digest)) {
+		if sum.InUse() || (!opts.Before.IsZero() && sum.CreatedAt.After(opts.Before)) || (opts.Keep != nil && opts.Keep(sum.Digest)) {
 			continue
 		}
 		if err := s.forget(ctx, sum.Digest); err != nil {

@@ -22,7 +22,7 @@ func inspectImage(ctx context.Context, cs content.Store, platform platforms.Matc
 	if err != nil {
 		return Image{}, err
 	}
-	raw, err := content.ReadBlob(ctx, cs, manifest.Config)
+	raw, err := readDocument(ctx, cs, manifest.Config)
 	if err != nil {
 		return Image{}, fmt.Errorf("read image configuration: %w", err)
 	}
@@ -94,7 +94,7 @@ func pickPlatform(ctx context.Context, cs content.Provider, platform platforms.M
 }
 
 func readJSON(ctx context.Context, cs content.Provider, desc ocispec.Descriptor, into any) error {
-	raw, err := content.ReadBlob(ctx, cs, desc)
+	raw, err := readDocument(ctx, cs, desc)
 	if err != nil {
 		return err
 	}

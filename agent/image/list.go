@@ -31,9 +31,16 @@ type Summary struct {
 	// Namespaces are those whose Image objects built it. Only their pods get it
 	// by its names, unless a name was pulled or imported as well.
 	Namespaces []string
-	// InUse: a container of this host runs it.
-	InUse bool
+	// Containers are the IDs of this host's containers that use it, also of those
+	// that have ended.
+	Containers []string
+
+	img  Image
+	recs []images.Image
 }
+
+// InUse: a container of this host uses it.
+func (sum *Summary) InUse() bool { return len(sum.Containers) > 0 }
 
 // List describes every complete image on this host, largest first.
 func (s *Store) List(ctx context.Context) ([]Summary, error) {
@@ -58,7 +65,7 @@ func (s *Store) List(ctx context.Context) ([]Summary, error) {
 			if err != nil {
 				continue // incomplete: a pull will fetch what is missing
 			}
-			sum = &Summary{Digest: rec.Target.Digest, Size: img.Size, CreatedAt: rec.CreatedAt, InUse: used[rec.Target.Digest]}
+			sum = &Summary{Digest: rec.Target.Digest, Size: img.Size, CreatedAt: rec.CreatedAt, Containers: used[rec.Target.Digest], img: img}
 			byDigest[rec.Target.Digest] = sum
 			order = append(order, rec.Target.Digest)
 		}
@@ -74,6 +81,7 @@ func (s *Store) List(ctx context.Context) ([]Summary, error) {
 }
 
 func (sum *Summary) addRecord(rec images.Image) {
+	sum.recs = append(sum.recs, rec)
 	name, _, pinned := splitCanonical(rec.Name)
 	owner, name, built := splitBuilt(name)
 	if built && !slices.Contains(sum.Namespaces, owner) {
@@ -106,30 +114,22 @@ func tagsFirst(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// Get describes an image of this host by name or by name@digest, as pods of a
-// namespace see it ("": what no build made). It asks nobody else. The error of a
+// Get describes an image of this host as pods of a namespace see it ("": what no
+// build made); see lookup for what ref may be. It asks nobody else. The error of a
 // missing one satisfies errdefs.IsNotFound.
 func (s *Store) Get(ctx context.Context, namespace, ref string) (Image, error) {
 	ctx = s.in(ctx)
-	name, pin, err := Normalize(ref)
+	name, rec, err := s.lookup(ctx, namespace, ref)
 	if err != nil {
 		return Image{}, err
-	}
-	sub := subject{namespace: namespace, name: name, built: namespace != "" && s.has(ctx, BuiltName(namespace, name))}
-	rec, err := s.local(ctx, sub, pin)
-	if err != nil {
-		return Image{}, fmt.Errorf("image %s is not on this host: %w", ref, err)
 	}
 	return s.inspect(ctx, name, rec.Target)
 }
 
-// Tag gives an image of this host that no build made another name.
+// Tag gives an image of this host that no build made another name, which this
+// host and its peers know. Names of a namespace are those of its Image objects.
 func (s *Store) Tag(ctx context.Context, ref, newName string) error {
 	ctx = s.in(ctx)
-	name, pin, err := Normalize(ref)
-	if err != nil {
-		return err
-	}
 	to, topin, err := Normalize(newName)
 	if err != nil {
 		return err
@@ -137,9 +137,9 @@ func (s *Store) Tag(ctx context.Context, ref, newName string) error {
 	if topin != "" {
 		return fmt.Errorf("%w: %q: a new name cannot have a digest", ErrInvalidName, newName)
 	}
-	rec, err := s.local(ctx, subject{name: name}, pin)
+	_, rec, err := s.lookup(ctx, "", ref)
 	if err != nil {
-		return fmt.Errorf("image %s is not on this host: %w", ref, err)
+		return err
 	}
 	// What is tagged by hand is known to this cluster only.
 	return s.record(ctx, to, rec.Target, false, OriginImport)

@@ -43,6 +43,9 @@ func tagOf(named reference.Named) string {
 	return "latest"
 }
 
+// tagged tells whether a full name has a tag.
+func tagged(name string) bool { return strings.Contains(name[strings.LastIndex(name, "/")+1:], ":") }
+
 // canonical is the name of the record that keeps one exact version of an image
 // though its tag has moved on.
 func canonical(name string, dgst digest.Digest) string { return name + "@" + dgst.String() }

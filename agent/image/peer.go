@@ -49,7 +49,7 @@ type NameFinder interface {
 	Named(ctx context.Context, name string) []Peer
 }
 
-func newPeerClient(cfg *tls.Config) *http.Client {
+func newPeerClient(cfg *tls.Config, stall time.Duration) *http.Client {
 	return &http.Client{Transport: guardStalls(&http.Transport{
 		TLSClientConfig:       cfg,
 		DialContext:           (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
@@ -57,7 +57,7 @@ func newPeerClient(cfg *tls.Config) *http.Client {
 		ResponseHeaderTimeout: peerAnswer,
 		MaxIdleConnsPerHost:   parallelBlobs,
 		IdleConnTimeout:       30 * time.Second,
-	})}
+	}, stall)}
 }
 
 // holders are the peers to ask for a digest, in random order so that many

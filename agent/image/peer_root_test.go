@@ -176,7 +176,7 @@ func TestCorruptPeer(t *testing.T) {
 	files := map[string]string{"data": random(300_000)}
 	img := built(t, good, "shop", files)
 	peerGood := ca.serve(t, good.Handler())
-	bad.cfg.TLS, bad.peers = nil, newPeerClient(ca.client(t, "bad"))
+	bad.cfg.TLS, bad.peers = nil, newPeerClient(ca.client(t, "bad"), stallTimeout)
 	bad.cfg.Peers = fixedPeers{holders: []Peer{peerGood}}
 	_, err := bad.Ensure(context.Background(), Request{Namespace: "default", Ref: "shop", Pin: img.Target})
 	must(t, err)

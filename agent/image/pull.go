@@ -108,6 +108,15 @@ func (s *Store) pull(ctx context.Context, j job, report func(Progress)) (Image, 
 	if err != nil {
 		return Image{}, err
 	}
+	if j.origin == "" && !j.sub.built {
+		parts, err := s.load(ctx, j.target)
+		if err == nil {
+			err = s.noteSource(ctx, parts.all(), j.sub.name)
+		}
+		if err != nil {
+			return Image{}, err
+		}
+	}
 	return img, s.record(ctx, j.sub.record(), j.target, j.pinned, j.origin)
 }
 
@@ -122,6 +131,12 @@ func (s *Store) unpackLocal(ctx context.Context, name string, target ocispec.Des
 		return Image{}, err
 	}
 	return s.inspect(ctx, name, target)
+}
+
+// Lease keeps what is written under the context that it returns until release is
+// called. What has a name by then stays. Open ends the leases of a killed agent.
+func (s *Store) Lease(ctx context.Context) (leased context.Context, release func(), err error) {
+	return s.withLease(s.in(ctx), leasePull)
 }
 
 // withLease gives ctx a lease of its own that release deletes.

@@ -157,7 +157,7 @@ func (s *Store) dropOldVersions(ctx context.Context, name string) error {
 	})
 	slices.SortFunc(versions, func(a, b images.Image) int { return recency(b).Compare(recency(a)) })
 	for i, r := range versions {
-		if i < keepVersions || used[r.Target.Digest] {
+		if i < keepVersions || len(used[r.Target.Digest]) > 0 {
 			continue
 		}
 		if err := s.images.Delete(ctx, r.Name); err != nil && !errdefs.IsNotFound(err) {

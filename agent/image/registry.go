@@ -6,24 +6,18 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// stallTimeout ends a transfer that has brought no byte for so long.
-const stallTimeout = 30 * time.Second
 
 // Registry holds the settings of one registry.
 type Registry struct {
@@ -54,7 +48,7 @@ func (s *Store) resolve(ctx context.Context, ref string, auth []Credential) (oci
 		if ctx.Err() != nil {
 			return ocispec.Descriptor{}, source{}, ctx.Err()
 		}
-		errs = append(errs, explain(host, cred, err))
+		errs = append(errs, explain(host, cred, "pull", err))
 		if !denied(err) && !errdefs.IsNotFound(err) {
 			break
 		}
@@ -71,7 +65,7 @@ func (s *Store) RegistryHosts() docker.RegistryHosts {
 func (s *Store) registryHosts(cred Credential, auth []Credential) docker.RegistryHosts {
 	return func(host string) ([]docker.RegistryHost, error) {
 		cfg := s.cfg.Registries[host]
-		client, err := registryClient(host, cfg)
+		client, err := registryClient(host, cfg, s.cfg.stall)
 		if err != nil {
 			return nil, err
 		}
@@ -114,7 +108,7 @@ func (s *Store) mirrorHosts(cfg Registry, client *http.Client, authorizer docker
 		}
 		use := client
 		if own, ok := s.cfg.Registries[u.Host]; ok {
-			if use, err = registryClient(u.Host, own); err != nil {
+			if use, err = registryClient(u.Host, own, s.cfg.stall); err != nil {
 				return nil, err
 			}
 		}
@@ -128,7 +122,7 @@ func (s *Store) mirrorHosts(cfg Registry, client *http.Client, authorizer docker
 
 // registryClient makes the HTTP client for one registry. As Docker does, hosts
 // on the loopback interface may speak plain HTTP.
-func registryClient(host string, cfg Registry) (*http.Client, error) {
+func registryClient(host string, cfg Registry, stall time.Duration) (*http.Client, error) {
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.Insecure} //nolint:gosec // asked for by the operator, per host
 	if cfg.CAFile != "" {
 		pem, err := os.ReadFile(cfg.CAFile)
@@ -149,13 +143,13 @@ func registryClient(host string, cfg Registry) (*http.Client, error) {
 		TLSClientConfig:       tlsConfig,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: stallTimeout,
+		ResponseHeaderTimeout: stall,
 		IdleConnTimeout:       30 * time.Second,
 	}
 	if local, _ := docker.MatchLocalhost(host); cfg.Insecure || local {
 		rt = docker.NewHTTPFallback(rt)
 	}
-	return &http.Client{Transport: guardStalls(rt)}, nil
+	return &http.Client{Transport: guardStalls(rt, stall)}, nil
 }
 
 // matching are the credentials whose host (and path prefix) fit a repository,
@@ -192,93 +186,4 @@ func sameHost(a, b string) bool {
 		return h
 	}
 	return hub(a) == hub(b)
-}
-
-// answered is true if a registry was reached and said no.
-func answered(err error) bool { return denied(err) || errdefs.IsNotFound(err) }
-
-func denied(err error) bool {
-	var status remoteerrors.ErrUnexpectedStatus
-	if errors.As(err, &status) {
-		return status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden
-	}
-	return errors.Is(err, docker.ErrInvalidAuthorization)
-}
-
-// explain adds to a registry's error what a person can do about it.
-func explain(host string, cred Credential, err error) error {
-	var netErr net.Error
-	switch {
-	case denied(err) && cred == Credential{}:
-		return fmt.Errorf("registry %s wants credentials: give the pod imagePullSecrets that name it: %w", host, err)
-	case denied(err):
-		return fmt.Errorf("registry %s refused user %q: correct the password in the pod's imagePullSecrets: %w", host, cred.Username, err)
-	case errdefs.IsNotFound(err):
-		return fmt.Errorf("registry %s has no such image or tag: check the name, or build it in the cluster with kind Image: %w", host, err)
-	case errors.As(err, &netErr):
-		return fmt.Errorf("registry %s cannot be reached: check the network or configure a mirror: %w", host, err)
-	default:
-		return fmt.Errorf("registry %s: %w", host, err)
-	}
-}
-
-// transient errors are worth another try.
-func transient(err error) bool {
-	var status remoteerrors.ErrUnexpectedStatus
-	if errors.As(err, &status) {
-		return status.StatusCode >= 500 || status.StatusCode == http.StatusTooManyRequests
-	}
-	var netErr net.Error
-	return errors.As(err, &netErr) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errStalled)
-}
-
-var errStalled = fmt.Errorf("no data for %s", stallTimeout)
-
-// guardStalls ends responses whose body stops coming.
-func guardStalls(rt http.RoundTripper) http.RoundTripper { return stallGuard{rt} }
-
-type stallGuard struct{ next http.RoundTripper }
-
-func (g stallGuard) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	resp, err := g.next.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		cancel(nil)
-		return nil, err
-	}
-	b := &guardedBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel}
-	b.timer = time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
-	resp.Body = b
-	return resp, nil
-}
-
-// CloseIdleConnections lets http.Client close the transport inside.
-func (g stallGuard) CloseIdleConnections() {
-	if c, ok := g.next.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
-}
-
-type guardedBody struct {
-	io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	once   sync.Once
-}
-
-func (b *guardedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.timer.Reset(stallTimeout)
-	}
-	if err != nil && errors.Is(context.Cause(b.ctx), errStalled) {
-		err = errStalled
-	}
-	return n, err
-}
-
-func (b *guardedBody) Close() error {
-	b.once.Do(func() { b.timer.Stop(); b.cancel(nil) })
-	return b.ReadCloser.Close()
 }

@@ -1,7 +1,10 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -47,7 +50,7 @@ func (s *Store) serveBlob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ra.Close()
-	if r.URL.Query().Get("verify") != "" && !s.intact(r, dgst, ra) {
+	if r.URL.Query().Get("verify") != "" && !s.intact(ctx, dgst, ra) {
 		http.Error(w, "blob was damaged and is dropped", http.StatusNotFound)
 		return
 	}
@@ -58,15 +61,24 @@ func (s *Store) serveBlob(w http.ResponseWriter, r *http.Request) {
 
 // intact hashes a blob and deletes it if the disk changed it. The next Ensure
 // of its images finds them incomplete and fetches it again.
-func (s *Store) intact(r *http.Request, dgst digest.Digest, ra content.ReaderAt) bool {
-	verifier := dgst.Verifier()
-	if _, err := io.Copy(verifier, io.NewSectionReader(ra, 0, ra.Size())); err == nil && verifier.Verified() {
+func (s *Store) intact(ctx context.Context, dgst digest.Digest, ra content.ReaderAt) bool {
+	if verify(ra, dgst) == nil {
 		return true
 	}
-	err := s.content.Delete(s.in(r.Context()), dgst)
-	s.log.Error("blob on disk is damaged, dropped", "digest", dgst, "error", err)
-	s.changed.notify()
+	if err := s.drop(ctx, dgst); err != nil {
+		s.log.Error("damaged blob stays", "digest", dgst, "error", err)
+	}
 	return false
+}
+
+// verify hashes a blob.
+func verify(ra content.ReaderAt, dgst digest.Digest) error {
+	verifier := dgst.Verifier()
+	_, err := io.Copy(verifier, io.NewSectionReader(ra, 0, ra.Size()))
+	if err != nil || !verifier.Verified() {
+		return errors.Join(fmt.Errorf("blob %s is %w", dgst, errDamaged), err)
+	}
+	return nil
 }
 
 func (s *Store) serveName(w http.ResponseWriter, r *http.Request) {

@@ -47,6 +47,9 @@ type Config struct {
 	TLS *tls.Config
 	// Builds knows the images that the cluster builds; nil knows none.
 	Builds Builds
+	// User tells of a container by the ID that Prepare got. nil takes each for a
+	// running one.
+	User func(ctx context.Context, containerID string) User
 	// Registries holds settings by registry host ("docker.io", "host:5000").
 	Registries map[string]Registry
 	// DefaultRegistry is where names without a registry are pulled from:
@@ -54,6 +57,9 @@ type Config struct {
 	DefaultRegistry string
 	// Log gets one line per decision.
 	Log *slog.Logger
+
+	// stall ends a transfer that has moved no byte for so long; stallTimeout if 0.
+	stall time.Duration
 }
 
 // Store holds the images and container file systems of one host. All methods
@@ -90,6 +96,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.stall == 0 {
+		cfg.stall = stallTimeout
+	}
+	if cfg.User == nil {
+		cfg.User = func(_ context.Context, id string) User { return User{ID: id, Running: true} }
 	}
 	if err := os.MkdirAll(cfg.Root, 0o711); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
@@ -129,7 +141,7 @@ func (s *Store) assemble(ctx context.Context) error {
 	s.snap = s.meta.Snapshotter(s.cfg.Snapshotter)
 	s.applier = apply.NewFileSystemApplier(s.content)
 	s.platform = platforms.Default()
-	s.peers = newPeerClient(s.cfg.TLS)
+	s.peers = newPeerClient(s.cfg.TLS, s.cfg.stall)
 	s.gc = newCollector(s.meta, s.log)
 	s.meta.RegisterMutationCallback(s.gc.mutated)
 	return nil

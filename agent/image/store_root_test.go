@@ -26,7 +26,7 @@ func withRoot(t testing.TB, mounts []mount.Mount, fn func(root string)) {
 
 func importRootFS(t testing.TB, s *Store, name string, files map[string]string) Image {
 	t.Helper()
-	img, err := s.Import(context.Background(), bytes.NewReader(tarOf(t, files)), name)
+	img, err := s.Import(context.Background(), bytes.NewReader(tarOf(t, files)), name, "")
 	must(t, err)
 	return img
 }
@@ -207,9 +207,9 @@ func TestImportExport(t *testing.T) {
 	ctx := context.Background()
 	img := importRootFS(t, a, "base", map[string]string{"bin/": "", "bin/x": "program"})
 	var out bytes.Buffer
-	must(t, a.Export(ctx, &out, "base"))
+	must(t, a.Save(ctx, &out, "", "base"))
 	before := count(t, b)
-	got, err := b.Import(ctx, bytes.NewReader(out.Bytes()), "copy:v2")
+	got, err := b.Import(ctx, bytes.NewReader(out.Bytes()), "copy:v2", "")
 	must(t, err)
 	if got.Manifest != img.Manifest || got.ChainID != img.ChainID {
 		t.Errorf("imported %+v, want %+v", got, img)
@@ -224,14 +224,14 @@ func TestImportExport(t *testing.T) {
 	must(t, b.Remove(ctx, "c"))
 	must(t, b.Untag(ctx, "copy:v2"))
 	for _, bad := range []string{"", "this is not a tar archive, it only looks long enough to be one" + strings.Repeat(" ", 600)} {
-		if _, err := b.Import(ctx, strings.NewReader(bad), "bad"); err == nil {
+		if _, err := b.Import(ctx, strings.NewReader(bad), "bad", ""); err == nil {
 			t.Errorf("import of %.10q succeeded", bad)
 		}
 	}
 	if n := count(t, b); n != before {
 		t.Errorf("left over: %+v, want %+v", n, before)
 	}
-	if err := a.Export(ctx, &out, "none"); !errdefs.IsNotFound(err) {
+	if err := a.Save(ctx, &out, "", "none"); !errdefs.IsNotFound(err) {
 		t.Errorf("export of a missing image: %v", err)
 	}
 }

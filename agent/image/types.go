@@ -53,9 +53,34 @@ type Image struct {
 
 // The reasons a request fails, as Kubernetes shows them in a waiting container.
 var (
-	ErrNeverPull   = errors.New("ErrImageNeverPull")
-	ErrInvalidName = errors.New("InvalidImageName")
-	ErrPull        = errors.New("ErrImagePull")
+	ErrNeverPull         = errors.New("ErrImageNeverPull")
+	ErrInvalidName error = nameError{}
+	ErrPull              = errors.New("ErrImagePull")
 	// ErrNotBuilt: an Image object declares the name, but no build has succeeded yet.
 	ErrNotBuilt = errors.New("ImageNotBuilt")
 )
+
+// nameError is an invalid argument in the sense of errdefs.
+type nameError struct{}
+
+func (nameError) Error() string { return "InvalidImageName" }
+
+// InvalidParameter makes it of errdefs' kind.
+func (nameError) InvalidParameter() {}
+
+// User is a container of this host.
+type User struct {
+	ID string
+	// Pod is namespace/name of its pod, or "" if that is not known any more.
+	Pod string
+	// Running is false for one that has ended; it keeps its file system.
+	Running bool
+}
+
+// String names the user for people.
+func (u User) String() string {
+	if u.Pod == "" {
+		return "container " + u.ID
+	}
+	return "pod " + u.Pod
+}

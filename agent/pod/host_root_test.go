@@ -79,7 +79,7 @@ func newHost(t testing.TB, objs ...*corev1.ConfigMap) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.store.Import(t.Context(), busyboxArchive(t), "busybox"); err != nil {
+	if _, err := h.store.Import(t.Context(), busyboxArchive(t), "busybox", ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

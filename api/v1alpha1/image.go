@@ -182,7 +182,11 @@ const (
 	ReasonTagged = "Tagged"
 	// ReasonBuildSucceeded: the last build produced status.digest.
 	ReasonBuildSucceeded = "BuildSucceeded"
-	// ReasonBuildFailed: a step of the Dockerfile failed.
+	// ReasonImported: status.digest came from an archive that a client sent.
+	ReasonImported = "Imported"
+	// ReasonCommitted: status.digest is the file system of a container.
+	ReasonCommitted = "Committed"
+	// ReasonBuildFailed: a step of the Dockerfile, an import or a commit failed.
 	ReasonBuildFailed = "BuildFailed"
 	// ReasonBuildCancelled: the client or the agent went away in mid-build.
 	ReasonBuildCancelled = "BuildCancelled"
