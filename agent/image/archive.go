@@ -144,8 +144,10 @@ func (s *Store) importArchive(ctx context.Context, r io.Reader, choice string) (
 
 // choose finds the image that choice means among those of an archive. It is pure.
 func choose(manifests []ocispec.Descriptor, choice string) (ocispec.Descriptor, error) {
-	want, pin, err := "", digest.Digest(""), error(nil)
+	var want string
+	var pin digest.Digest
 	if choice != "" {
+		var err error
 		if want, pin, err = Normalize(choice); err != nil {
 			return ocispec.Descriptor{}, err
 		}

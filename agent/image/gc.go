@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 )
@@ -27,13 +28,17 @@ const (
 // collector runs the mark-and-sweep of containerd's metadata package some time
 // after something was deleted.
 type collector struct {
-	meta  *metadata.DB
-	log   *slog.Logger
-	dirty chan struct{}
+	meta *metadata.DB
+	// folders removes what a snapshotter that failed in the middle (a full disk)
+	// left; nil if the driver cannot tell.
+	folders snapshots.Cleaner
+	log     *slog.Logger
+	dirty   chan struct{}
 }
 
-func newCollector(meta *metadata.DB, log *slog.Logger) *collector {
-	return &collector{meta: meta, log: log, dirty: make(chan struct{}, 1)}
+func newCollector(meta *metadata.DB, backend snapshots.Snapshotter, log *slog.Logger) *collector {
+	folders, _ := backend.(snapshots.Cleaner)
+	return &collector{meta: meta, folders: folders, log: log, dirty: make(chan struct{}, 1)}
 }
 
 // mutated is called by the database after every change.
@@ -85,7 +90,13 @@ func (c *collector) waitQuiet(ctx context.Context) bool {
 
 func (c *collector) collect(ctx context.Context) error {
 	_, err := c.meta.GarbageCollect(ctx)
-	return err
+	if err != nil || c.folders == nil {
+		return err
+	}
+	if err := c.folders.Cleanup(ctx); err != nil && !errdefs.IsNotFound(err) { // never held a layer
+		return err
+	}
+	return nil
 }
 
 // GC removes everything that no name, container, build or running pull refers

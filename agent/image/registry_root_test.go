@@ -161,9 +161,15 @@ func registryLost(t *testing.T, _ *Store, host, _ string) {
 	}
 }
 
-// TestRegistryAuth: htpasswd over TLS with a certificate authority of its own.
-func TestRegistryAuth(t *testing.T) {
-	needRoot(t)
+// guardedRegistry is a real registry with TLS of an authority of its own, and one
+// user: ann, whose password is "secret".
+type guardedRegistry struct {
+	host, caFile string
+	authority    *authority
+}
+
+func passwordRegistry(t testing.TB) guardedRegistry {
+	t.Helper()
 	dir := t.TempDir()
 	ca := newAuthority(t)
 	cert := ca.issue(t, "registry")
@@ -178,7 +184,15 @@ func TestRegistryAuth(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "htpasswd"), []byte("ann:"+string(hash)+"\n"), 0o600))
 	host, _ := realRegistry(t, fmt.Sprintf("  tls: {certificate: %s, key: %s}\nauth: {htpasswd: {realm: test, path: %s}}\n",
 		filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "htpasswd")))
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool}}}
+	return guardedRegistry{host, caFile, ca}
+}
+
+// TestRegistryAuth: htpasswd over TLS with a certificate authority of its own.
+func TestRegistryAuth(t *testing.T) {
+	needRoot(t)
+	reg := passwordRegistry(t)
+	host, caFile := reg.host, reg.caFile
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: reg.authority.pool}}}
 	fx := newFixture(t, map[string]string{"a": "1"})
 	push(t, client, "https://"+host, "ann", "secret", "team/shop", "v1", fx)
 	cred := func(where, password string) Credential {

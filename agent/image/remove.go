@@ -31,7 +31,7 @@ func (s *Store) RemoveImage(ctx context.Context, ref string, force bool) (agenta
 	var users []User
 	if i := slices.IndexFunc(all, func(sum Summary) bool { return sum.Digest == rec.Target.Digest }); i >= 0 {
 		recs = slices.DeleteFunc(all[i].recs, func(r images.Image) bool { return !visible(r, "") })
-		users = s.users(ctx, all[i].Containers)
+		users = s.cfg.Users(ctx, all[i].Containers)
 	} else {
 		recs = []images.Image{rec} // not complete
 	}
@@ -107,15 +107,6 @@ func (s *Store) whoseBuild(ctx context.Context, name string, err error) error {
 		}
 	}
 	return err
-}
-
-// users tells of containers.
-func (s *Store) users(ctx context.Context, ids []string) []User {
-	out := make([]User, 0, len(ids))
-	for _, id := range ids {
-		out = append(out, s.cfg.User(ctx, id))
-	}
-	return out
 }
 
 func (s *Store) deleteRecords(ctx context.Context, recs []images.Image) error {

@@ -47,9 +47,9 @@ type Config struct {
 	TLS *tls.Config
 	// Builds knows the images that the cluster builds; nil knows none.
 	Builds Builds
-	// User tells of a container by the ID that Prepare got. nil takes each for a
+	// Users tells of containers by the IDs that Prepare got; nil takes each for a
 	// running one.
-	User func(ctx context.Context, containerID string) User
+	Users func(ctx context.Context, containerIDs []string) []User
 	// Registries holds settings by registry host ("docker.io", "host:5000").
 	Registries map[string]Registry
 	// DefaultRegistry is where names without a registry are pulled from:
@@ -100,8 +100,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.stall == 0 {
 		cfg.stall = stallTimeout
 	}
-	if cfg.User == nil {
-		cfg.User = func(_ context.Context, id string) User { return User{ID: id, Running: true} }
+	if cfg.Users == nil {
+		cfg.Users = func(_ context.Context, ids []string) (out []User) {
+			for _, id := range ids {
+				out = append(out, User{ID: id, Running: true})
+			}
+			return out
+		}
 	}
 	if err := os.MkdirAll(cfg.Root, 0o711); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
@@ -142,7 +147,7 @@ func (s *Store) assemble(ctx context.Context) error {
 	s.applier = apply.NewFileSystemApplier(s.content)
 	s.platform = platforms.Default()
 	s.peers = newPeerClient(s.cfg.TLS, s.cfg.stall)
-	s.gc = newCollector(s.meta, s.log)
+	s.gc = newCollector(s.meta, s.backend, s.log)
 	s.meta.RegisterMutationCallback(s.gc.mutated)
 	return nil
 }

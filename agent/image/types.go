@@ -70,6 +70,7 @@ func (nameError) InvalidParameter() {}
 
 // User is a container of this host.
 type User struct {
+	// ID is what Prepare got.
 	ID string
 	// Pod is namespace/name of its pod, or "" if that is not known any more.
 	Pod string

@@ -107,7 +107,7 @@ func (s *Store) containerUsage(ctx context.Context) (agentapi.UsageRow, error) {
 		return agentapi.UsageRow{}, err
 	}
 	row := agentapi.UsageRow{Type: rowContainers}
-	for _, u := range s.users(ctx, ids) {
+	for _, u := range s.cfg.Users(ctx, ids) {
 		use, err := s.snap.Usage(ctx, containerKey(u.ID))
 		if errdefs.IsNotFound(err) {
 			continue // went meanwhile

@@ -166,7 +166,7 @@ func (h *host) open(ctx context.Context) error {
 			Peers:      h.peers(),
 			TLS:        h.identity.ClientTLS(),
 			Builds:     clusterBuilds{h.images.Lighter().V1alpha1().Images().Informer().GetIndexer()},
-			User:       h.imageUser,
+			Users:      h.imageUsers,
 			Registries: registries, DefaultRegistry: h.options.registries.defaultHost,
 			Log: h.logOf("image"),
 		})

@@ -23,16 +23,27 @@ func (h *host) hostAPI() http.Handler {
 	return hostapi.New(hostapi.Config{Images: h.store, Content: hostContent{h}, Disk: hostDisk{h}, Log: h.logOf("endpoint")})
 }
 
-// imageUser tells the image store of a container.
-func (h *host) imageUser(ctx context.Context, id string) image.User {
-	status, err := h.engine.Status(ctx, id)
+// imageUsers tells the image store of containers by the names of their file systems,
+// of which an attempt may have taken over one of an earlier attempt.
+func (h *host) imageUsers(ctx context.Context, ids []string) []image.User {
+	users := make([]image.User, len(ids))
+	all, err := h.engine.List(ctx)
 	if err != nil {
-		return image.User{ID: id} // its file system is left of it alone
+		h.logOf("image").Warn("containers not listed, all count as running", "error", err)
 	}
-	return image.User{
-		ID: id, Pod: status.Spec.PodNamespace + "/" + status.Spec.PodName,
-		Running: status.State == runtime.StateCreated || status.State == runtime.StateRunning,
+	for i, id := range ids {
+		users[i] = image.User{ID: id, Running: err != nil}
+		for _, status := range all {
+			if status.Spec.RootFSKey() != id {
+				continue
+			}
+			users[i].Pod = status.Spec.PodNamespace + "/" + status.Spec.PodName
+			if status.State == runtime.StateCreated || status.State == runtime.StateRunning {
+				users[i].Running = true
+			}
+		}
 	}
+	return users
 }
 
 // hostContent makes the content of Image objects on this host.
@@ -57,17 +68,13 @@ func (h hostContent) Commit(ctx context.Context, namespace, name, podName, conta
 	if err != nil {
 		return agentapi.Result{}, err
 	}
-	id := found.ID
-	if id == "" {
-		id = found.PreviousID
-	}
-	if id == "" {
+	if found.RootFS == "" {
 		return agentapi.Result{}, fmt.Errorf("container %s of pod %s/%s was never made: %w", found.Name, namespace, podName, errdefs.ErrFailedPrecondition)
 	}
 	how := image.ForPod(picture.Pod, containerOf(picture.Pod, found.Name))
-	how.Pause = func(ctx context.Context) (func() error, error) { return h.pause(ctx, id) }
+	how.Pause = func(ctx context.Context) (func() error, error) { return h.pause(ctx, found.ID) }
 	return h.builder.Make(ctx, namespace, name, build.Commit, func(ctx context.Context) (ocispec.Descriptor, error) {
-		return h.store.CommitContent(ctx, id, how)
+		return h.store.CommitContent(ctx, found.RootFS, how)
 	})
 }
 
