@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client/buildid"
@@ -26,11 +28,25 @@ type bridgeServer struct {
 	*buildServer
 }
 
-// bridge is where the two calls of one build meet.
+// bridge is where the calls of one build meet.
 type bridge struct {
 	asks    chan bridgeAsk
 	returns chan error
+	// begun: BuildKit knows of the build. refused is closed if it never will.
+	begun   atomic.Bool
+	refused chan struct{}
+	once    sync.Once
 	users   int
+}
+
+// statusPatience is how long after a refusal the call for the build's progress
+// may arrive, and end at once: BuildKit would wait for the build to appear.
+const statusPatience = 10 * time.Second
+
+// refuse ends calls for progress that there will not be.
+func (b *bridge) refuse(leave func()) {
+	b.once.Do(func() { close(b.refused) })
+	time.AfterFunc(statusPatience, leave)
 }
 
 type bridgeAsk struct {
@@ -50,7 +66,7 @@ func (b *bridges) join(ref string) (br *bridge, leave func()) {
 	defer b.mu.Unlock()
 	br = b.byRef[ref]
 	if br == nil {
-		br = &bridge{asks: make(chan bridgeAsk), returns: make(chan error, 1)}
+		br = &bridge{asks: make(chan bridgeAsk), returns: make(chan error, 1), refused: make(chan struct{})}
 		b.byRef[ref] = br
 	}
 	br.users++
@@ -65,9 +81,7 @@ func (b *bridges) join(ref string) (br *bridge, leave func()) {
 
 // solveByBridge is Control.Solve of a client that says the rest on the bridge.
 // It ends when the client has taken the result.
-func (c *buildServer) solveByBridge(ctx context.Context, asked *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
-	br, leave := c.builder.bridges.join(asked.Ref)
-	defer leave()
+func (c *buildServer) solveByBridge(ctx context.Context, br *bridge, asked *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
 	var resp *controlapi.SolveResponse
 	for {
 		select {
@@ -77,7 +91,7 @@ func (c *buildServer) solveByBridge(ctx context.Context, asked *controlapi.Solve
 				continue
 			}
 			var err error
-			resp, err = c.buildAsked(ctx, asked, ask.req)
+			resp, err = c.buildAsked(ctx, br, asked, ask.req)
 			ask.answer <- err
 			if err != nil {
 				return nil, err
@@ -94,7 +108,7 @@ func (c *buildServer) solveByBridge(ctx context.Context, asked *controlapi.Solve
 }
 
 // buildAsked builds what a client said on the bridge.
-func (c *buildServer) buildAsked(ctx context.Context, asked *controlapi.SolveRequest, ask *gateway.SolveRequest) (*controlapi.SolveResponse, error) {
+func (c *buildServer) buildAsked(ctx context.Context, br *bridge, asked *controlapi.SolveRequest, ask *gateway.SolveRequest) (*controlapi.SolveResponse, error) {
 	if len(ask.CacheImports) > 0 {
 		return nil, refused("caches to import: it keeps one of its own")
 	}
@@ -103,7 +117,7 @@ func (c *buildServer) buildAsked(ctx context.Context, asked *controlapi.SolveReq
 	}
 	asked.Frontend, asked.FrontendAttrs = ask.Frontend, ask.FrontendOpt
 	asked.Definition, asked.FrontendInputs = ask.Definition, ask.FrontendInputs
-	return c.build(ctx, asked)
+	return c.build(ctx, br, asked)
 }
 
 // bridge is that of a call, by the build reference in its headers.

@@ -36,7 +36,19 @@ func (c *buildServer) Session(stream grpc.BidiStreamingServer[controlapi.BytesMe
 
 // Status sends progress.
 func (c *buildServer) Status(req *controlapi.StatusRequest, stream grpc.ServerStreamingServer[controlapi.StatusResponse]) error {
-	return c.engine.Status(&controlapi.StatusRequest{Ref: scoped(c.namespace, c.name, req.Ref)}, stream)
+	ref := scoped(c.namespace, c.name, req.Ref)
+	br, leave := c.builder.bridges.join(ref)
+	defer leave()
+	ended := make(chan error, 1)
+	go func() { ended <- c.engine.Status(&controlapi.StatusRequest{Ref: ref}, stream) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-br.refused:
+		// Solve says why. The call above goes on waiting for a build to appear,
+		// for some seconds, and sends nothing.
+		return nil
+	}
 }
 
 // Info tells BuildKit's version.
@@ -75,14 +87,24 @@ func (c *buildServer) ListenBuildHistory(req *controlapi.BuildHistoryRequest, st
 func (c *buildServer) Solve(ctx context.Context, req *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
 	asked := req.CloneVT()
 	asked.Ref, asked.Session = scoped(c.namespace, c.name, req.Ref), scoped(c.namespace, c.name, req.Session)
+	br, leave := c.builder.bridges.join(asked.Ref)
+	var resp *controlapi.SolveResponse
+	var err error
 	if req.Frontend == "" && req.Definition == nil {
-		return c.solveByBridge(ctx, asked)
+		resp, err = c.solveByBridge(ctx, br, asked)
+	} else {
+		resp, err = c.build(ctx, br, asked)
 	}
-	return c.build(ctx, asked)
+	if br.begun.Load() {
+		leave()
+	} else {
+		br.refuse(leave)
+	}
+	return resp, err
 }
 
 // build waits for its turn, builds and reports.
-func (c *buildServer) build(ctx context.Context, asked *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
+func (c *buildServer) build(ctx context.Context, br *bridge, asked *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
 	b := c.builder
 	done, err := b.takeTurn(ctx, c.key())
 	if err != nil {
@@ -106,6 +128,7 @@ func (c *buildServer) build(ctx context.Context, asked *controlapi.SolveRequest)
 	if err != nil {
 		return nil, err
 	}
+	br.begun.Store(true)
 	output := newOutputTail(ctx)
 	resp, res, err := c.solve(ctx, img, names, req, output)
 	if err != nil {

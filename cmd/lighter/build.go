@@ -8,10 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/rest"
 
 	"lighter.dev/lighter/agent/build/buildclient"
 	"lighter.dev/lighter/api/client/clientset"
 	"lighter.dev/lighter/cmd/lighter/build"
+	"lighter.dev/lighter/cmd/lighter/images"
 )
 
 // buildFlags are the flags of "lighter build" that its parts read later.
@@ -69,7 +71,7 @@ func (f *buildFlags) run(cmd *cobra.Command, config *genericclioptions.ConfigFla
 	if err := f.parse(cmd); err != nil {
 		return usageError{err}
 	}
-	rest, err := config.ToRESTConfig()
+	api, err := config.ToRESTConfig()
 	if err != nil {
 		return err
 	}
@@ -77,7 +79,7 @@ func (f *buildFlags) run(cmd *cobra.Command, config *genericclioptions.ConfigFla
 	if err != nil {
 		return err
 	}
-	client, err := clientset.NewForConfig(rest)
+	client, err := clientset.NewForConfig(api)
 	if err != nil {
 		return err
 	}
@@ -85,9 +87,28 @@ func (f *buildFlags) run(cmd *cobra.Command, config *genericclioptions.ConfigFla
 	if err != nil {
 		return err
 	}
-	f.build.REST, f.build.Namespace = rest, namespace
+	f.build.REST, f.build.Namespace = api, namespace
 	f.Images, f.Build = client.LighterV1alpha1().Images(namespace), f.buildImage
+	if f.push {
+		if f.Push, err = pusher(api, namespace, cmd); err != nil {
+			return err
+		}
+	}
 	return errors.Join(build.Run(cmd.Context(), source, f.Options), source.Close())
+}
+
+// pusher pushes a name as "lighter push" does.
+func pusher(config *rest.Config, namespace string, cmd *cobra.Command) (func(context.Context, string) error, error) {
+	logins, err := images.LoadLogins()
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := images.Connect(config, namespace)
+	if err != nil {
+		return nil, err
+	}
+	cluster.Out, cluster.Err = cmd.ErrOrStderr(), cmd.ErrOrStderr()
+	return func(ctx context.Context, tag string) error { return cluster.Push(ctx, tag, false, logins.For) }, nil
 }
 
 // parse reads what has a syntax of its own.

@@ -92,7 +92,7 @@ Start here:
 	}
 	add("cluster", newLocalCommand(), newServerCommand(), newAgentCommand(), newTokenCommand())
 	add("work", newApplyCommand())
-	add("images", newBuildCommand(), newImagesCommand(), newTagCommand(), newRemoveImageCommand(), newInspectCommand(), newHistoryCommand(),
+	add("images", newBuildCommand(), newBuildKitCommand(), newImagesCommand(), newTagCommand(), newRemoveImageCommand(), newInspectCommand(), newHistoryCommand(),
 		newPullCommand(), newPushCommand(), newLoginCommand(), newLogoutCommand(),
 		newSaveCommand(), newLoadCommand(), newImportCommand(), newCommitCommand(), newSystemCommand(), newImageCommand())
 	add("kubectl", newKubectlVerbs()...)

@@ -40,7 +40,7 @@ type Options struct {
 	// then it was built a moment ago and only has more names now.
 	Build func(ctx context.Context, image string, c *Context, again bool) (digest string, err error)
 	// Push sends one of the Image's names to its registry; nil does not.
-	Push func(ctx context.Context, image, tag string) error
+	Push func(ctx context.Context, tag string) error
 	// Images is the API of the namespace's Images.
 	Images typed.ImageInterface
 	Out    io.Writer
@@ -200,8 +200,8 @@ func (o Options) finish(ctx context.Context, p plan, digest string) error {
 		return nil
 	}
 	for _, tag := range p.all() {
-		if err := o.Push(ctx, p.object, tag); err != nil {
-			return fmt.Errorf("push %s: %w", tag, err)
+		if err := o.Push(ctx, tag); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -66,8 +66,8 @@ func TestRun(t *testing.T) {
 	b := newBench()
 	b.Tags, b.Args, b.Target = []string{"shop:v1", "shop"}, []string{"A=1"}, "final"
 	b.DigestFile = filepath.Join(t.TempDir(), "id")
-	b.Push = func(_ context.Context, name, tag string) error {
-		b.calls = append(b.calls, "push "+name+" "+tag)
+	b.Push = func(_ context.Context, tag string) error {
+		b.calls = append(b.calls, "push "+tag)
 		return nil
 	}
 	for range 2 {
@@ -75,7 +75,7 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	one := []string{"build shop-v1 [shop:v1 shop:latest] again=false", "push shop-v1 shop:v1", "push shop-v1 shop:latest"}
+	one := []string{"build shop-v1 [shop:v1 shop:latest] again=false", "push shop:v1", "push shop:latest"}
 	if want := slices.Concat(one, one); !slices.Equal(b.calls, want) {
 		t.Errorf("calls %q", b.calls)
 	}
