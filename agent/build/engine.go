@@ -104,17 +104,7 @@ func (e *engine) Close() error {
 // dropUnfinished removes file systems of steps that never ended because their
 // agent was killed. BuildKit would keep them until the disk is full.
 func (e *engine) dropUnfinished(ctx context.Context) error {
-	gone := make(chan client.UsageInfo)
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		for range gone {
-		}
-	}()
-	err := e.worker.Prune(ctx, gone, client.PruneInfo{All: true, Filter: []string{"mutable,type==regular"}})
-	close(gone)
-	<-drained
-	return err
+	return e.prune(ctx, client.PruneInfo{All: true, Filter: []string{"mutable,type==regular"}})
 }
 
 // newWorker fills BuildKit's worker with our parts. BuildKit's own constructor

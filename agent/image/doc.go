@@ -16,7 +16,8 @@
 //   - container.go gives a container its file system and takes it back.
 //   - record.go, list.go and archive.go: names, what is here, import, export.
 //   - gc.go removes what nothing refers to; holdings.go says what is here of the
-//     cluster's own images, for package keep below, which holds them in the cluster.
+//     cluster's own images, for package keep below, which holds them in the cluster;
+//     package reclaim below keeps the disk from getting full.
 //
 // What keeps content: an image record (a name), a container's lease, the lease
 // of a running pull, or BuildKit's leases (package build shares this store).

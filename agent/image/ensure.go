@@ -134,6 +134,7 @@ func (s *Store) useLocal(ctx context.Context, sub subject, want digest.Digest) (
 	if _, _, built := splitBuilt(rec.Name); built {
 		sub.built = true // found by digest: it stays the namespace's
 	}
+	s.asked.note(img.Target)
 	return img, s.pinRecord(ctx, sub.record(), rec.Target, want)
 }
 

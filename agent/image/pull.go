@@ -117,6 +117,7 @@ func (s *Store) pull(ctx context.Context, j job, report func(Progress)) (Image, 
 			return Image{}, err
 		}
 	}
+	s.asked.note(img.Target)
 	return img, s.record(ctx, j.sub.record(), j.target, j.pinned, j.origin)
 }
 

@@ -80,6 +80,7 @@ type Store struct {
 	flights  flightGroup
 	blobs    keyedLock
 	changed  broadcast
+	asked    askedTimes
 	gc       *collector
 	started  time.Time
 

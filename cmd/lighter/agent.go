@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"lighter.dev/lighter/agent/image"
+	"lighter.dev/lighter/agent/image/reclaim"
 )
 
 // agentOptions are the flags of a host that runs containers, alone or beside a
@@ -39,6 +40,7 @@ type agentOptions struct {
 	logMaxFiles   int
 	registries    registryOptions
 	hosts         hostsOptions
+	imageGC       reclaim.Policy
 }
 
 // agentDaemonOptions are the flags of "lighter agent".
@@ -84,6 +86,9 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	flags.Int64Var(&o.maxPods, "max-pods", 110, "how many pods this host takes")
 	flags.StringVar(&o.logMaxSize, "log-max-size", "10Mi", "size from which a container's log is rotated")
 	flags.IntVar(&o.logMaxFiles, "log-max-files", 5, "how many logs of a container are kept, with the current one")
+	flags.IntVar(&o.imageGC.High, reclaim.FlagHigh, 85, "how full the disk of images may get, in percent, before unused ones are removed; 100 never removes them on that account")
+	flags.IntVar(&o.imageGC.Low, reclaim.FlagLow, 80, "to how many percent they are removed")
+	flags.DurationVar(&o.imageGC.MaxAge, reclaim.FlagMaxAge, 0, "how long an image may lie unused, such as 720h; 0 is no limit")
 	o.registries.addFlags(flags)
 	o.hosts.addFlags(flags)
 }
@@ -147,6 +152,7 @@ func (o *agentOptions) check() error {
 	if o.logMaxFiles < 2 {
 		errs.wrong("log-max-files", fmt.Errorf("%d: want 2 or more, as a rotated log is read until it is rotated again", o.logMaxFiles))
 	}
+	o.imageGC.Check(errs.wrong)
 	_, err = o.hosts.listeners(o.runDir)
 	return errors.Join(errs.join(), o.registries.check(), err)
 }

@@ -238,6 +238,7 @@ func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func())
 	}
 	group.Go(func() error { return network.Run(ctx) })
 	group.Go(func() error { return h.keepImages(ctx) })
+	group.Go(func() error { return h.reclaimDisk(ctx) })
 	group.Go(func() error { return h.statuses.Run(ctx) })
 	group.Go(func() error { return h.engine.RotateLogs(ctx, h.logRotation()) })
 	group.Go(func() error { return assigner.Run(ctx) })
