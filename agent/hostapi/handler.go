@@ -40,6 +40,14 @@ type Content interface {
 	Commit(ctx context.Context, namespace, image, pod, container string, report Report) (agentapi.Result, error)
 }
 
+// Containers knows the containers of this host's pods.
+type Containers interface {
+	Top(ctx context.Context, name agentapi.ContainerName) ([]agentapi.Process, error)
+	Changes(ctx context.Context, name agentapi.ContainerName) ([]agentapi.Change, error)
+	// Signal sends a signal to the first process, by its name.
+	Signal(ctx context.Context, name agentapi.ContainerName, signal string) error
+}
+
 // Disk measures.
 type Disk interface {
 	Usage(ctx context.Context) (agentapi.Usage, error)
@@ -47,10 +55,11 @@ type Disk interface {
 
 // Config holds the parts of the host. The paths of a part that is nil do not exist.
 type Config struct {
-	Images  Images
-	Content Content
-	Disk    Disk
-	Log     *slog.Logger
+	Images     Images
+	Content    Content
+	Containers Containers
+	Disk       Disk
+	Log        *slog.Logger
 }
 
 type handler struct {
@@ -77,6 +86,11 @@ func New(cfg Config) http.Handler {
 		h.mux.HandleFunc("POST "+agentapi.PathImport, h.stream(h.importArchive))
 		h.mux.HandleFunc("POST "+agentapi.PathCommit, h.stream(h.commit))
 	}
+	if cfg.Containers != nil {
+		h.mux.HandleFunc("GET "+agentapi.PathTop, answer(h.top))
+		h.mux.HandleFunc("GET "+agentapi.PathChanges, answer(h.changes))
+		h.mux.HandleFunc("POST "+agentapi.PathSignal, answer(h.signal))
+	}
 	if cfg.Disk != nil {
 		h.mux.HandleFunc("GET "+agentapi.PathUsage, answer(h.usage))
 	}
@@ -86,5 +100,5 @@ func New(cfg Config) http.Handler {
 // Paths are what has to be mounted to reach all of New's handler, as patterns of
 // http.ServeMux.
 func Paths() []string {
-	return []string{agentapi.PathImages, agentapi.PathImages + "/", agentapi.PathUsage}
+	return []string{agentapi.PathImages, agentapi.PathImages + "/", agentapi.PathContainers + "/", agentapi.PathUsage}
 }

@@ -60,6 +60,8 @@ type Sandbox struct {
 	// NetNS is the path of the pinned network namespace, "" on the host network.
 	NetNS       string
 	HostNetwork bool
+	// Network is the kind that v1alpha1.NetworkAnnotation asks for, "" for the default.
+	Network string
 	// Ports are the container ports of all containers; those with a HostPort
 	// are published.
 	Ports []corev1.ContainerPort

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"lighter.dev/lighter/agent/objects"
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // The hooks of a pod's set-up.
@@ -181,7 +182,7 @@ func (w *worker) detach(ctx context.Context) error {
 }
 
 func (w *worker) sandboxOf(pod *corev1.Pod, netns string) Sandbox {
-	s := Sandbox{PodUID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name, NetNS: netns, HostNetwork: pod.Spec.HostNetwork}
+	s := Sandbox{PodUID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name, NetNS: netns, HostNetwork: pod.Spec.HostNetwork, Network: pod.Annotations[v1alpha1.NetworkAnnotation]}
 	for _, c := range allContainers(pod) {
 		s.Ports = append(s.Ports, c.Ports...)
 	}

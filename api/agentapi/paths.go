@@ -11,6 +11,9 @@ package agentapi
 //	POST /images/commit          namespace, image, pod, container  → Progress…
 //	POST /images/remove          ref, [force]                   → Removed
 //	POST /images/prune           [all], [until]                 → Removed
+//	GET  /containers/top         namespace, pod, [container]    → []Process
+//	GET  /containers/changes     namespace, pod, [container]    → []Change
+//	POST /containers/signal      namespace, pod, [container], signal
 //	GET  /system/usage                                          → Usage
 //
 // "namespace" says in whose name it is asked: what Image objects of that
@@ -25,7 +28,12 @@ const (
 	PathCommit  = "/images/commit"
 	PathRemove  = "/images/remove"
 	PathPrune   = "/images/prune"
-	PathUsage   = "/system/usage"
+	// PathContainers is above the paths about containers.
+	PathContainers = "/containers"
+	PathTop        = PathContainers + "/top"
+	PathChanges    = PathContainers + "/changes"
+	PathSignal     = PathContainers + "/signal"
+	PathUsage      = "/system/usage"
 )
 
 // The query parameters.
@@ -39,9 +47,11 @@ const (
 	ParamTo = "to"
 	// ParamImage is metadata.name of the Image object whose content is made.
 	ParamImage = "image"
-	// ParamPod and ParamContainer name what is committed.
+	// ParamPod and ParamContainer name a container.
 	ParamPod       = "pod"
 	ParamContainer = "container"
+	// ParamSignal is the name of a signal: "HUP", "SIGHUP".
+	ParamSignal = "signal"
 	// ParamForce removes also what stopped containers use.
 	ParamForce = "force"
 	// ParamAll prunes every unused image, not only those without a name.

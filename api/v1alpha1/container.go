@@ -12,6 +12,15 @@ const (
 	// ContainerNameAnnotation is the name that "lighter rename" gave. Verbs find
 	// the pod by it as by its own name.
 	ContainerNameAnnotation = GroupName + "/container-name"
+	// NetworkAnnotation is the kind of network that connects a pod which is not in
+	// its host's: NetworkBridge, which is the default, or NetworkNone.
+	NetworkAnnotation = GroupName + "/network"
+)
+
+// The kinds of networks that a pod can ask for.
+const (
+	NetworkBridge = "bridge"
+	NetworkNone   = "none"
 )
 
 // RestartPolicy is when an ended container starts again, in Docker's words.

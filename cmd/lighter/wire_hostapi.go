@@ -17,10 +17,12 @@ import (
 	"lighter.dev/lighter/api/agentapi"
 )
 
-// hostAPI answers about this host's images and disk, see hostapi.Paths for where it
+// hostAPI answers about this host's images, containers and disk, see hostapi.Paths for where it
 // has to be mounted.
 func (h *host) hostAPI() http.Handler {
-	return hostapi.New(hostapi.Config{Images: h.store, Content: hostContent{h}, Disk: hostDisk{h}, Log: h.logOf("endpoint")})
+	return hostapi.New(hostapi.Config{
+		Images: h.store, Content: hostContent{h}, Containers: hostContainers{h}, Disk: hostDisk{h}, Log: h.logOf("endpoint"),
+	})
 }
 
 // imageUsers tells the image store of containers by the names of their file systems,

@@ -90,7 +90,7 @@ func (n podNetwork) Keep(ctx context.Context, podUIDs []string) error {
 
 // sandbox says in the overlay's words what a pod is.
 func sandbox(box pod.Sandbox) (attach.Sandbox, error) {
-	out := attach.Sandbox{PodUID: box.PodUID, PodNamespace: box.Namespace, PodName: box.Name, NetNS: box.NetNS}
+	out := attach.Sandbox{PodUID: box.PodUID, PodNamespace: box.Namespace, PodName: box.Name, NetNS: box.NetNS, Network: attach.Kind(box.Network)}
 	for _, port := range box.Ports {
 		if port.HostPort == 0 || box.HostNetwork {
 			continue
