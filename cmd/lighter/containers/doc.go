@@ -1,0 +1,15 @@
+// Package containers is what Docker's users know of containers, on a cluster:
+// run, ps, stop, start, restart, kill, rm, wait, rename, diff, top, stats. A
+// container of "lighter run" is a pod that keeps its place when it is stopped:
+// hack/decisions/0011-containers-as-docker-users-know-them.md.
+//
+//   - cluster.go  what the verbs work with; finding pods; following one
+//   - options.go ports.go volumes.go values.go  flags of "run" as a pod; name.go makes up names
+//   - run.go      create, wait, attach, exit code; stage.go progress.go what it waits for
+//   - attach.go  the container's streams and the terminal
+//   - secret.go   the user's login at the image's registry, for the pod
+//   - request.go life.go  what start, stop, restart and kill ask of the agent
+//   - remove.go   rm, wait and rename
+//   - ps.go row.go  the list
+//   - inside.go stats.go  diff and top, which agents answer; usage
+package containers
