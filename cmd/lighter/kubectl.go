@@ -13,7 +13,8 @@ import (
 )
 
 // kubectlVerbs are the commands of kubectl that are commands of lighter too.
-// apply and version are not here: lighter has its own.
+// apply and version are not here: lighter has its own. wait and diff are shared
+// with Docker's, see wait_diff.go.
 var kubectlVerbs = []struct{ name, short string }{
 	{"get", "Show objects"},
 	{"describe", "Show one object in detail, with its events"},
@@ -35,8 +36,6 @@ var kubectlVerbs = []struct{ name, short string }{
 	{"scale", "Set the number of replicas"},
 	{"rollout", "Show, pause, undo a rollout"},
 	{"expose", "Make a Service for pods"},
-	{"wait", "Wait for a condition"},
-	{"diff", "Compare a manifest with the cluster"},
 	{"cordon", "Keep new pods off a node"},
 	{"uncordon", "Let new pods on a node again"},
 	{"drain", "Evict a node's pods"},

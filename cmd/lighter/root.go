@@ -81,6 +81,7 @@ Start here:
 	root.AddGroup(
 		&cobra.Group{ID: "cluster", Title: "Clusters:"},
 		&cobra.Group{ID: "work", Title: "Work on a cluster:"},
+		&cobra.Group{ID: "containers", Title: "Containers, as with Docker:"},
 		&cobra.Group{ID: "images", Title: "Images, as with Docker:"},
 		&cobra.Group{ID: "kubectl", Title: "From kubectl:"},
 	)
@@ -92,6 +93,7 @@ Start here:
 	}
 	add("cluster", newLocalCommand(), newServerCommand(), newAgentCommand(), newTokenCommand())
 	add("work", newApplyCommand())
+	add("containers", newContainerVerbs()...)
 	add("images", newBuildCommand(), newBuildKitCommand(), newImagesCommand(), newTagCommand(), newRemoveImageCommand(), newInspectCommand(), newHistoryCommand(),
 		newPullCommand(), newPushCommand(), newLoginCommand(), newLogoutCommand(),
 		newSaveCommand(), newLoadCommand(), newImportCommand(), newCommitCommand(), newSystemCommand(), newImageCommand())

@@ -12,10 +12,10 @@ import (
 	mobysignal "github.com/moby/sys/signal"
 	"github.com/moby/term"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 	kubectlterm "k8s.io/kubectl/pkg/util/term"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"lighter.dev/lighter/api/agentapi"
 )

@@ -34,8 +34,6 @@ const (
 	mainContainer = "main"
 	// stopTimeout is Docker's default of seconds between SIGTERM and SIGKILL.
 	stopTimeout = 10
-	// hostnameLabel is what every node has its name in.
-	hostnameLabel = corev1.LabelHostname
 )
 
 // Pod is what the options ask for. Nothing is looked up but the environment and
@@ -65,7 +63,7 @@ func (o Options) Pod(namespace string) (*corev1.Pod, error) {
 		},
 	}
 	if o.Node != "" {
-		pod.Spec.NodeSelector = map[string]string{hostnameLabel: o.Node}
+		pod.Spec.NodeSelector = map[string]string{corev1.LabelHostname: o.Node}
 	}
 	if pod.Labels, err = labels(o.Label); err != nil {
 		return nil, err

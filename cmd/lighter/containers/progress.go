@@ -29,9 +29,8 @@ func newProgress(out io.Writer) *progress {
 	return &progress{out: out, terminal: ok && term.IsTerminal(file.Fd())}
 }
 
-// show replaces the line. Events are what the cluster says of it, which is also
-// worth a line elsewhere.
-func (p *progress) show(text string, event bool) {
+// show replaces the line. What is lasting is worth one elsewhere, too.
+func (p *progress) show(text string, lasting bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over || text == p.last || text == "" {
@@ -41,7 +40,7 @@ func (p *progress) show(text string, event bool) {
 	switch {
 	case p.terminal:
 		fmt.Fprintf(p.out, "\r\x1b[K%s", text)
-	case event:
+	case lasting:
 		fmt.Fprintln(p.out, text)
 	}
 }
@@ -57,7 +56,8 @@ func (p *progress) end() {
 }
 
 // watchEvents shows the pod's Events that tell why it takes long, until ctx ends.
-func (c *Cluster) watchEvents(ctx context.Context, pod *corev1.Pod, show func(text string)) {
+// What failed is in the pod's status too, and will be its error.
+func (c *Cluster) watchEvents(ctx context.Context, pod *corev1.Pod, line *progress) {
 	events, err := c.Kube.CoreV1().Events(pod.Namespace).Watch(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(pod.UID)).String(),
 	})
@@ -74,7 +74,7 @@ func (c *Cluster) watchEvents(ctx context.Context, pod *corev1.Pod, show func(te
 				return
 			}
 			if e, ok := event.Object.(*corev1.Event); ok && (e.Reason == "Pulling" || e.Type == corev1.EventTypeWarning) {
-				show(e.Message)
+				line.show(e.Message, e.Reason == "Pulling")
 			}
 		}
 	}

@@ -95,7 +95,7 @@ func (c *Cluster) awaitBegin(ctx context.Context, f *follower, before string) (a
 	defer line.end()
 	events, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go c.watchEvents(events, f.pod, func(text string) { line.show(text, true) })
+	go c.watchEvents(events, f.pod, line)
 	err = f.until(ctx, func(pod *corev1.Pod) (bool, error) {
 		var doing string
 		var err error

@@ -44,7 +44,7 @@ func parseVolume(text, namespace string, onOneHost bool) (source string, mount c
 	case strings.ContainsRune(source, '/') || !volumeName.MatchString(source):
 		return wrong("the path on the host has to be absolute, as the command may run elsewhere")
 	case !onOneHost:
-		return wrong("a named volume lies on one host: say which by --node")
+		return "", corev1.VolumeMount{}, fmt.Errorf("-v %s: a named volume lies on one host: say which by --node", text)
 	}
 	return path.Join(namedVolumes, namespace, source), mount, nil
 }
