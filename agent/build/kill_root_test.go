@@ -35,6 +35,9 @@ func runChild(root string) {
 		os.Exit(1)
 	}
 	fmt.Println("url", h.server.URL)
+	if archive := os.Getenv(childWork); archive != "" {
+		importForEver(h.builder, archive)
+	}
 	select {}
 }
 
