@@ -11,10 +11,16 @@
 //   - ensure.go decides how a request is answered (local, peers, registry);
 //     plan.go holds the rules alone; pull.go moves the bytes and unpacks.
 //   - scope.go says which namespace may use what the cluster built.
-//   - peer.go asks other agents, registry.go asks registries, serve.go is what
-//     other agents ask.
-//   - container.go gives a container its file system and takes it back.
-//   - record.go, list.go and archive.go: names, what is here, import, export.
+//   - peer.go asks other agents, registry.go asks registries (stall.go ends what
+//     stands still, refusal.go explains what they answer), serve.go is what other
+//     agents ask.
+//   - cargo.go and push.go send an image to a registry.
+//   - container.go gives a container its file system and takes it back; commit.go
+//     and podconfig.go make an image of one.
+//   - record.go, list.go and archive.go: names, what is here, import and save.
+//   - lookup.go, describe.go, remove.go, usage.go and api.go answer package hostapi:
+//     what users ask of the host's images.
+//   - damage.go finds what the disk changed.
 //   - gc.go removes what nothing refers to; holdings.go says what is here of the
 //     cluster's own images, for package keep below, which holds them in the cluster;
 //     package reclaim below keeps the disk from getting full.

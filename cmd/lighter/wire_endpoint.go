@@ -15,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"lighter.dev/lighter/agent/hostapi"
 	"lighter.dev/lighter/agent/pod"
 	"lighter.dev/lighter/agent/stream"
 )
@@ -36,11 +35,8 @@ func (h *host) listen(ctx context.Context) (net.Listener, error) {
 // content) until ctx ends.
 func (h *host) serve(ctx context.Context, listener net.Listener) error {
 	const content = "/content/"
-	extra := map[string]http.Handler{content: h.store.Handler(), "/build/": h.builder.Handler()}
-	api := h.hostAPI()
-	for _, path := range hostapi.Paths() {
-		extra[path] = api
-	}
+	extra := h.hostPaths()
+	extra[content], extra["/build/"] = h.store.Handler(), h.builder.Handler()
 	server := &http.Server{
 		Handler: stream.NewHandler(stream.Config{
 			Pods: streamPods{h.pods}, Runtime: h.engine, NodeName: h.options.nodeName,

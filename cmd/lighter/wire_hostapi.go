@@ -17,12 +17,17 @@ import (
 	"lighter.dev/lighter/api/agentapi"
 )
 
-// hostAPI answers about this host's images, containers and disk, see hostapi.Paths for where it
-// has to be mounted.
-func (h *host) hostAPI() http.Handler {
-	return hostapi.New(hostapi.Config{
-		Images: h.store, Content: hostContent{h}, Containers: hostContainers{h}, Disk: hostDisk{h}, Log: h.logOf("endpoint"),
+// hostPaths answer about this host's images, containers and disk, by http.ServeMux
+// pattern.
+func (h *host) hostPaths() map[string]http.Handler {
+	api := hostapi.New(hostapi.Config{
+		Images: h.store, Content: hostContent{h}, Containers: hostContainers{h}, Disk: hostDisk{h}, Log: h.logOf("hostapi"),
 	})
+	paths := map[string]http.Handler{}
+	for _, path := range hostapi.Paths() {
+		paths[path] = api
+	}
+	return paths
 }
 
 // imageUsers tells the image store of containers by the names of their file systems,

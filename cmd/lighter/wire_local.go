@@ -13,21 +13,16 @@ import (
 	"path/filepath"
 	"time"
 
-	"lighter.dev/lighter/agent/hostapi"
 	"lighter.dev/lighter/agent/stream"
 )
 
 // localAPI is what the host's own sockets serve: all that the API server may ask
 // of this agent, for who may use the sockets owns the host.
 func (h *host) localAPI() http.Handler {
-	extra := map[string]http.Handler{}
-	api := h.hostAPI()
-	for _, path := range hostapi.Paths() {
-		extra[path] = api
-	}
 	return stream.NewHandler(stream.Config{
 		Pods: streamPods{h.pods}, Runtime: h.engine, NodeName: h.options.nodeName,
-		Extra: extra, Log: h.logOf("local"),
+		Extra: h.hostPaths(),
+		Log:   h.logOf("local"),
 	})
 }
 
