@@ -12,6 +12,7 @@
 //   - engine.go: BuildKit assembled from our parts, made at the first build.
 //   - handler.go, control.go: the connection and the calls on it.
 //   - request.go: from an Image's spec to BuildKit's request. Pure.
+//   - inline.go: the context of an Image that is a Dockerfile and no more.
 //   - frontend.go: the Dockerfile frontend, with base images from the cluster.
 //   - imagestore.go: results are staged until the whole build has succeeded.
 //   - make.go: content that comes from an archive or a container instead.

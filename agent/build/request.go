@@ -6,6 +6,7 @@ import (
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/solver/pb"
 
 	"lighter.dev/lighter/agent/image"
 	"lighter.dev/lighter/api/v1alpha1"
@@ -57,12 +58,20 @@ func solveRequest(img *v1alpha1.Image, names []string, asked *controlapi.SolveRe
 	if err != nil {
 		return nil, err
 	}
+	var inputs map[string]*pb.Definition
+	if img.Spec.Source.Inline != "" {
+		attrs["filename"] = v1alpha1.DefaultDockerfile
+		if inputs, err = inlineInputs(img); err != nil {
+			return nil, err
+		}
+	}
 	return &controlapi.SolveRequest{
-		Ref:           asked.Ref,
-		Session:       asked.Session,
-		Frontend:      frontendName,
-		FrontendAttrs: attrs,
-		Cache:         &controlapi.CacheOptions{},
+		Ref:            asked.Ref,
+		Session:        asked.Session,
+		Frontend:       frontendName,
+		FrontendAttrs:  attrs,
+		FrontendInputs: inputs,
+		Cache:          &controlapi.CacheOptions{},
 		// The result's record is Image.status; BuildKit need not keep another.
 		Internal:  true,
 		Exporters: exporters,

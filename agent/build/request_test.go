@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"strings"
@@ -54,6 +55,24 @@ func TestSolveRequest(t *testing.T) {
 	}
 	if last := got.Exporters[2]; last.Type != "image" || last.Attrs["name"] != "built/team-a/docker.io/library/shop:latest" || last.Attrs["push"] != "" {
 		t.Errorf("the image's own exporter: %+v", last)
+	}
+}
+
+// TestInlineRequest: the Dockerfile of the object is built, whatever was sent.
+func TestInlineRequest(t *testing.T) {
+	img := &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "shop"}}
+	img.Spec.Source.Inline = "FROM scratch\nLABEL a=b\n"
+	got, err := solveRequest(img, []string{"shop"}, &controlapi.SolveRequest{FrontendAttrs: map[string]string{"filename": "other"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.FrontendAttrs["filename"] != "Dockerfile" {
+		t.Errorf("reads %s", got.FrontendAttrs["filename"])
+	}
+	for _, name := range []string{"context", "dockerfile"} {
+		if definition := got.FrontendInputs[name]; definition == nil || !bytes.Contains(bytes.Join(definition.Def, nil), []byte("LABEL a=b")) {
+			t.Errorf("%s is not the Dockerfile: %v", name, definition)
+		}
 	}
 }
 

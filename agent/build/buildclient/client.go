@@ -6,6 +6,7 @@
 //
 //   - client.go: one build from start to end.
 //   - dial.go: the upgraded connection.
+//   - files.go: a context that is no folder.
 //   - session.go: what the builder may ask for: secrets, SSH agents, credentials.
 //   - output.go: results that come back here.
 //   - check.go: mistakes that are found before a connection is made.
@@ -57,8 +58,10 @@ type Config struct {
 	// Node asks for one builder; "" lets the cluster choose.
 	Node string
 	// ContextDir is the folder to build. "" sends none: the builder gets the
-	// context by itself, from spec.source.git.
+	// context by itself, from spec.source.git or inline, or it is Files.
 	ContextDir string
+	// Files are a context without folders that is in memory: content by name.
+	Files map[string][]byte
 	// DockerfileDir is where the Dockerfile is, ContextDir if empty.
 	DockerfileDir string
 	// Dockerfile is the path of the Dockerfile: slashes, relative to
@@ -137,6 +140,9 @@ func (cfg Config) options(dir string) (bkclient.SolveOpt, error) {
 		}
 		// The builder compares with what it got under this key last time.
 		opt.SharedKey = cfg.Namespace + "/" + cfg.Name + ":" + dir
+	}
+	if len(cfg.Files) > 0 {
+		opt.LocalMounts, opt.SharedKey = cfg.inMemory()
 	}
 	for _, o := range cfg.Outputs {
 		entry, err := o.entry(cfg.Stdout)

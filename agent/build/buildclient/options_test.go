@@ -146,3 +146,36 @@ func TestOptions(t *testing.T) {
 		t.Errorf("without a folder: %+v, %v", opt, err)
 	}
 }
+
+// TestFiles: what is in memory is told apart by content, as all of it has the
+// same age.
+func TestFiles(t *testing.T) {
+	key := func(files map[string]string) string {
+		config := Config{Namespace: "ns", Name: "shop", Files: map[string][]byte{}}
+		for name, text := range files {
+			config.Files[name] = []byte(text)
+		}
+		opt, err := config.options("")
+		if err != nil || len(opt.LocalMounts) != 2 {
+			t.Fatalf("%+v, %v", opt, err)
+		}
+		var seen []string
+		err = opt.LocalMounts["context"].Walk(t.Context(), "", func(path string, _ fs.DirEntry, err error) error {
+			seen = append(seen, path)
+			return err
+		})
+		if err != nil || len(seen) != len(files) {
+			t.Errorf("%v has %v, %v", files, seen, err)
+		}
+		return opt.SharedKey
+	}
+	first := key(map[string]string{"Dockerfile": "FROM a", "x": "1"})
+	if first != key(map[string]string{"x": "1", "Dockerfile": "FROM a"}) {
+		t.Error("the same files have another key")
+	}
+	for _, other := range []map[string]string{{"Dockerfile": "FROM a", "x": "2"}, {"Dockerfile": "FROM ax", "": "1"}, {"Dockerfile": "FROM a"}} {
+		if key(other) == first {
+			t.Errorf("%v has the key of other files", other)
+		}
+	}
+}
