@@ -201,7 +201,8 @@ func (w *reconcilers) log(part string) *slog.Logger { return w.plane.log.With("p
 func (w *reconcilers) images(own clientset.Interface) *image.Controller {
 	const name = "image-controller"
 	c, err := image.New(image.Config{
-		Client: own, Informers: w.informers, LighterInformers: w.plane.own,
+		Client: own, Core: w.client, Build: clusterBuild(w.plane.api.LoopbackConfig()),
+		Informers: w.informers, LighterInformers: w.plane.own,
 		Recorder: newRecorder(w.ctx, w.client, name), Log: w.log(name),
 	})
 	return add(w, c, err)

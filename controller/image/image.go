@@ -8,15 +8,18 @@ import (
 	"regexp"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"lighter.dev/lighter/api/client/clientset"
 	lighterinformers "lighter.dev/lighter/api/client/informers"
@@ -27,23 +30,35 @@ import (
 
 // Config is what the reconciler needs; all fields are required.
 type Config struct {
-	Client           clientset.Interface
+	Client clientset.Interface
+	Core   kubernetes.Interface
+	// Build builds an Image through the API, with the files of its ConfigMap if it
+	// has one, and returns nil when the Image's status says how it went. An error
+	// says why it could not be tried to the end.
+	Build            func(ctx context.Context, image *v1alpha1.Image, files map[string][]byte) error
 	Informers        informers.SharedInformerFactory
 	LighterInformers lighterinformers.SharedInformerFactory
 	Recorder         record.EventRecorder
 	Log              *slog.Logger
 }
 
-// Controller reconciles all Images and picks their builders.
+// Controller reconciles all Images and picks their builders. It has two queues, as
+// a build takes longer than the others' patience: runner keeps statuses true,
+// buildRunner builds.
 type Controller struct {
-	client   clientset.Interface
-	recorder record.EventRecorder
-	log      *slog.Logger
-	runner   *reconcile.Runner
-	images   imagelisters.ImageLister
-	nodes    corelisters.NodeLister
-	builds   *builds
-	now      func() time.Time
+	client      clientset.Interface
+	buildImage  func(ctx context.Context, image *v1alpha1.Image, files map[string][]byte) error
+	recorder    record.EventRecorder
+	log         *slog.Logger
+	runner      *reconcile.Runner
+	buildRunner *reconcile.Runner
+	images      imagelisters.ImageLister
+	nodes       corelisters.NodeLister
+	builds      *builds
+	configMaps  *configMaps
+	firstSeen   *firstSeen
+	backOff     *flowcontrol.Backoff
+	now         func() time.Time
 }
 
 // New registers its informers and handlers with the factories, which the
@@ -52,16 +67,22 @@ func New(cfg Config) (*Controller, error) {
 	images := cfg.LighterInformers.Lighter().V1alpha1().Images()
 	nodes := cfg.Informers.Core().V1().Nodes()
 	c := &Controller{
-		client:   cfg.Client,
-		recorder: cfg.Recorder,
-		log:      cfg.Log.With("reconciler", "image"),
-		images:   images.Lister(),
-		nodes:    nodes.Lister(),
-		builds:   newBuilds(time.Now),
-		now:      time.Now,
+		client:     cfg.Client,
+		buildImage: cfg.Build,
+		recorder:   cfg.Recorder,
+		log:        cfg.Log.With("reconciler", "image"),
+		images:     images.Lister(),
+		nodes:      nodes.Lister(),
+		builds:     newBuilds(time.Now),
+		firstSeen:  newFirstSeen(time.Now),
+		backOff:    flowcontrol.NewBackOff(firstRetry, lastRetry),
+		now:        time.Now,
 	}
 	c.runner = reconcile.New("image", c.sync, cfg.Log)
+	c.buildRunner = reconcile.New("image-build", c.syncBuild, cfg.Log)
+	c.configMaps = newConfigMaps(cfg.Core, c.buildRunner.Enqueue)
 	imageHandle, imageErr := images.Informer().AddEventHandler(c.runner.Handler())
+	buildHandle, buildErr := images.Informer().AddEventHandler(c.buildRunner.Handler())
 	nodeHandle, nodeErr := nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(old, obj any) {
 			was, wasNode := old.(*corev1.Node)
@@ -72,15 +93,21 @@ func New(cfg Config) (*Controller, error) {
 		},
 		DeleteFunc: func(any) { c.wakeBuilding() },
 	})
-	if err := errors.Join(imageErr, nodeErr); err != nil {
+	if err := errors.Join(imageErr, buildErr, nodeErr); err != nil {
 		return nil, fmt.Errorf("image: watch: %w", err)
 	}
 	c.runner.WaitFor(imageHandle.HasSynced, nodeHandle.HasSynced)
+	c.buildRunner.WaitFor(buildHandle.HasSynced, nodeHandle.HasSynced)
 	return c, nil
 }
 
 // Run reconciles until ctx ends.
-func (c *Controller) Run(ctx context.Context) error { return c.runner.Run(ctx, 1) }
+func (c *Controller) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.runner.Run(ctx, 1) })
+	group.Go(func() error { return c.buildRunner.Run(ctx, buildWorkers) })
+	return group.Wait()
+}
 
 // wakeBuilding looks at the Images under construction: a node has failed, which
 // is rare enough to read them all.
@@ -115,6 +142,9 @@ func (c *Controller) sync(ctx context.Context, key string) error {
 		return fmt.Errorf("read image: %w", err)
 	}
 	c.builds.observe(key, builderNamed(image), isBuilding(image))
+	if image.Spec.Source.Image != nil && image.DeletionTimestamp == nil {
+		return c.tag(ctx, image)
+	}
 	builder := c.builds.last(key)
 	node, err := c.nodes.Get(builder)
 	lost := builder != "" && (apierrors.IsNotFound(err) || err == nil && !isReady(node))

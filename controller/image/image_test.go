@@ -160,7 +160,7 @@ func TestKeepsConditionsTruthful(t *testing.T) {
 	client, lighter := fake.NewClientset(node("a")), lighterfake.NewSimpleClientset(anImage())
 	core, own := informers.NewSharedInformerFactory(client, 0), lighterinformers.NewSharedInformerFactory(lighter, 0)
 	events := record.NewFakeRecorder(10)
-	c, err := New(Config{Client: lighter, Informers: core, LighterInformers: own, Recorder: events, Log: slog.New(slog.DiscardHandler)})
+	c, err := New(Config{Client: lighter, Core: client, Informers: core, LighterInformers: own, Recorder: events, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,6 +76,9 @@ type Config struct {
 	// Secrets ("id=ID,src=FILE") and SSH ("default", "ID=SOCKET") are what RUN
 	// --mount=type=secret and type=ssh find.
 	Secrets, SSH []string
+	// NoLogins keeps back the registry credentials in Docker's configuration of
+	// whoever runs this: they are not the Image's author's.
+	NoLogins bool
 	// Outputs are where the result goes besides the cluster's images; Stdout is
 	// for those whose Dest is "-".
 	Outputs []Output

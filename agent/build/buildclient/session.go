@@ -18,9 +18,12 @@ import (
 // beside the folder: credentials of registries from Docker's configuration,
 // secrets, and signatures of SSH agents.
 func (cfg Config) attachables() ([]session.Attachable, error) {
-	out := []session.Attachable{authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-		AuthConfigProvider: authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(os.Stderr)),
-	})}
+	var out []session.Attachable
+	if !cfg.NoLogins {
+		out = append(out, authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
+			AuthConfigProvider: authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(os.Stderr)),
+		}))
+	}
 	if len(cfg.Secrets) > 0 {
 		secrets, err := secretProvider(cfg.Secrets)
 		if err != nil {
