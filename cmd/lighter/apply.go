@@ -24,7 +24,8 @@ func newApplyCommand() *cobra.Command {
 		Use: "apply -f FILE|FOLDER|-", Short: "Apply manifests: build images, create and change objects, watch the rollout", Args: cobra.NoArgs,
 		Long: `Applies manifests by server-side apply, with unknown fields being errors. All of
 them are checked before the first one changes anything. Images are built from the
-folders they name, then everything else is applied, and the rollout is watched.`,
+folders they name, or by the cluster alone if it has all it needs (inline, git,
+configMap). Then everything else is applied, and the rollout is watched.`,
 		Example: "  lighter apply -f manifests/guestbook\n  cat pod.yaml | lighter apply -f -",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch dryRun {
@@ -66,7 +67,7 @@ func imageBuilder(flags *genericclioptions.ConfigFlags, progress buildclient.Pro
 		}
 		result, err := buildclient.Build(ctx, buildclient.Config{
 			REST: config, Namespace: build.Namespace, Name: build.Name,
-			ContextDir: build.Dir, Dockerfile: build.Dockerfile,
+			ContextDir: build.Dir, Dockerfile: build.Dockerfile, Files: build.Files,
 			NoCache: noCache, Progress: progress, Out: os.Stderr,
 		})
 		return result.Digest.String(), err

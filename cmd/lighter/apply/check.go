@@ -56,7 +56,7 @@ func checkLocal(objects []object) error {
 			errs = append(errs, fmt.Errorf("%s: also defined in %s", o.where(), other))
 		}
 		names[key] = o.Source
-		if o.isImage() {
+		if o.isImage() && o.path() != "" {
 			errs = append(errs, checkFolder(o))
 		}
 	}

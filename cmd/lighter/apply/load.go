@@ -26,6 +26,9 @@ type ImageBuild struct {
 	Namespace, Name string
 	// Dir is the folder to send, Dockerfile the path in it; "" for the default.
 	Dir, Dockerfile string
+	// Files are sent instead of a folder, content by name. Without either, the
+	// builder has all it needs.
+	Files map[string][]byte
 }
 
 // Options are what the command line says.
@@ -80,11 +83,16 @@ func (o object) isImage() bool {
 	return o.Mapping.GroupVersionKind.Group == v1alpha1.GroupName && o.Mapping.GroupVersionKind.Kind == "Image"
 }
 
-// build is what to build for an Image.
-func (o object) build() ImageBuild {
+// path is the folder to build for an Image, "" if its source is another one.
+func (o object) path() string {
 	path, _, _ := unstructured.NestedString(o.content.Object, "spec", "source", "path")
+	return path
+}
+
+// build is what to build for an Image that has a folder.
+func (o object) build() ImageBuild {
 	dockerfile, _, _ := unstructured.NestedString(o.content.Object, "spec", "dockerfile")
-	dir := filepath.FromSlash(path)
+	dir := filepath.FromSlash(o.path())
 	if !filepath.IsAbs(dir) && o.fromFile() {
 		dir = filepath.Join(filepath.Dir(o.Source), dir)
 	}

@@ -5,9 +5,10 @@ package apply
 // events that alarm people.
 var kindOrder = []string{
 	"Namespace", "CustomResourceDefinition", "PriorityClass", "StorageClass",
+	"ConfigMap", // an Image may be built from one
 	"Image",
 	"ServiceAccount", "ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding",
-	"ResourceQuota", "LimitRange", "Secret", "ConfigMap", "PersistentVolume", "PersistentVolumeClaim",
+	"ResourceQuota", "LimitRange", "Secret", "PersistentVolume", "PersistentVolumeClaim",
 	"Service", "NetworkPolicy",
 }
 

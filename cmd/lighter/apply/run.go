@@ -27,23 +27,31 @@ func Run(ctx context.Context, getter genericclioptions.RESTClientGetter, options
 		}
 		return nil
 	}
+	config, err := getter.ToRESTConfig()
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
 	built := digests{}
 	for i, o := range objects {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("interrupted before %s: the %d objects above it are applied", o, i)
 		}
-		if err := one(ctx, o, options, built); err != nil {
+		if err := one(ctx, client, o, options, built); err != nil {
 			return fmt.Errorf("%w\n%d of %d objects are applied: correct this and repeat the command", err, i, len(objects))
 		}
 	}
 	if !options.Wait {
 		return nil
 	}
-	return follow(ctx, getter, objects, built, options)
+	return follow(ctx, client, objects, built, options)
 }
 
-// one applies one object and, if it is an Image, builds it.
-func one(ctx context.Context, o object, options Options, built digests) error {
+// one applies one object and, if it is an Image, sees to its content.
+func one(ctx context.Context, client kubernetes.Interface, o object, options Options, built digests) error {
 	before, err := versionOf(o)
 	if err != nil {
 		return explain(o, err)
@@ -56,15 +64,17 @@ func one(ctx context.Context, o object, options Options, built digests) error {
 	if !o.isImage() {
 		return nil
 	}
-	digest, err := options.Build(ctx, o.build())
-	if err != nil {
-		return fmt.Errorf("%s: %w", o, err)
-	}
 	image, ok := after.Object.(*unstructured.Unstructured)
 	if !ok {
 		return errors.New("the server returned no Image")
 	}
-	fmt.Fprintf(options.Out, "%s built: %s\n", o, digest)
+	digest, err := fill(ctx, client, o, image, before == after.ResourceVersion, options)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o, err)
+	}
+	if digest == "" {
+		return nil
+	}
 	return built.add(image, digest)
 }
 
@@ -94,15 +104,7 @@ func change(before, after string) string {
 }
 
 // follow watches the applied Deployments and then prints addresses.
-func follow(ctx context.Context, getter genericclioptions.RESTClientGetter, objects []object, built digests, options Options) error {
-	config, err := getter.ToRESTConfig()
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
+func follow(ctx context.Context, client kubernetes.Interface, objects []object, built digests, options Options) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, options.Timeout, fmt.Errorf("not finished within %s (--timeout)", options.Timeout))
 	defer cancel()
 	if err := watchRollouts(ctx, client, objects, built, options.Err); err != nil {

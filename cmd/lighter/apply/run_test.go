@@ -40,6 +40,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"/api/v1": metav1.APIResourceList{GroupVersion: "v1", APIResources: []metav1.APIResource{
 			{Name: "namespaces", Kind: "Namespace", Verbs: []string{"get", "patch"}},
 			{Name: "configmaps", Kind: "ConfigMap", Namespaced: true, Verbs: []string{"get", "patch"}},
+			{Name: "secrets", Kind: "Secret", Namespaced: true, Verbs: []string{"get", "patch"}},
 		}},
 		"/apis/lighter.dev/v1alpha1": metav1.APIResourceList{GroupVersion: "lighter.dev/v1alpha1", APIResources: []metav1.APIResource{
 			{Name: "images", Kind: "Image", Namespaced: true, Verbs: []string{"get", "patch"}},
@@ -177,7 +178,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"Namespace shop", "Image web", "ConfigMap settings"}; !slices.Equal(server.log, want) {
+	if want := []string{"Namespace shop", "ConfigMap settings", "Image web"}; !slices.Equal(server.log, want) {
 		t.Errorf("applied %v, want %v", server.log, want)
 	}
 	if len(built) != 1 || built[0].Namespace != "shop" || built[0].Name != "web" || filepath.Base(built[0].Dir) != "app" || !filepath.IsAbs(built[0].Dir) {
@@ -226,13 +227,14 @@ func TestMistakesChangeNothing(t *testing.T) {
 
 func TestFailingBuildStops(t *testing.T) {
 	server := newServer()
-	_, err := runApply(t, server, shop, func(o *Options) {
+	const after = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: key, namespace: shop}\n"
+	_, err := runApply(t, server, shop+after, func(o *Options) {
 		o.Build = func(context.Context, ImageBuild) (string, error) { return "", errors.New("step 3 failed") }
 	})
 	if err == nil || !strings.Contains(err.Error(), "image.lighter.dev/web: step 3 failed") {
 		t.Errorf("error %v", err)
 	}
-	if slices.Contains(server.log, "ConfigMap settings") {
+	if slices.Contains(server.log, "Secret key") {
 		t.Error("went on after a failed build")
 	}
 }
