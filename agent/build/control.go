@@ -160,7 +160,7 @@ func (c *buildServer) solve(ctx context.Context, img *v1alpha1.Image, names []st
 	stop()
 	<-followed
 	if err != nil {
-		return nil, result{}, err
+		return nil, result{}, explained(err, output)
 	}
 	dgst := digest.Digest(resp.ExporterResponse[exptypes.ExporterImageDigestKey])
 	var staged images.Image

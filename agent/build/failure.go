@@ -38,6 +38,17 @@ func failureMessage(err error, output *outputTail) string {
 	return b.String()
 }
 
+// explained adds to a step's error what its output means, where people would
+// have to look that up. The client reads it, too.
+func explained(err error, output *outputTail) error {
+	var vertex *errdefs.VertexError
+	if !errors.As(err, &vertex) || !strings.Contains(output.of(vertex.Digest), "exec format error") {
+		return err
+	}
+	return fmt.Errorf("%w: the step's program is for another architecture than this host: build on a host of that architecture (--node), "+
+		"run the step in a stage FROM --platform=$BUILDPLATFORM, or install an emulator on the host (qemu-user-static, with binfmt_misc)", err)
+}
+
 // sourceLine is "Dockerfile:4: RUN make".
 func sourceLine(src *errdefs.Source) string {
 	if src.Info == nil || len(src.Ranges) == 0 || src.Ranges[0].Start == nil {
