@@ -156,6 +156,8 @@ type host struct {
 	server  *httptest.Server
 	builds  image.Builds
 	peers   image.PeerFinder
+	// change, if set, changes the builder's configuration.
+	change func(*Config)
 }
 
 func newHost(t testing.TB) *host {
@@ -184,7 +186,11 @@ func (h *host) open() error {
 	if err != nil {
 		return err
 	}
-	h.builder, err = New(context.Background(), Config{Root: filepath.Join(h.root, "build"), Store: h.store, NodeName: "host1", Images: h.api, Events: h.events, Log: log})
+	cfg := Config{Root: filepath.Join(h.root, "build"), Store: h.store, NodeName: "host1", Images: h.api, Events: h.events, Log: log}
+	if h.change != nil {
+		h.change(&cfg)
+	}
+	h.builder, err = New(context.Background(), cfg)
 	if err != nil {
 		return err
 	}
