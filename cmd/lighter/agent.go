@@ -41,6 +41,7 @@ type agentOptions struct {
 	registries    registryOptions
 	hosts         hostsOptions
 	imageGC       reclaim.Policy
+	builds        buildOptions
 }
 
 // agentDaemonOptions are the flags of "lighter agent".
@@ -91,6 +92,7 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.imageGC.MaxAge, reclaim.FlagMaxAge, 0, "how long an image may lie unused, such as 720h; 0 is no limit")
 	o.registries.addFlags(flags)
 	o.hosts.addFlags(flags)
+	o.builds.addFlags(flags)
 }
 
 func (o *agentDaemonOptions) run(ctx context.Context) error {
@@ -154,7 +156,7 @@ func (o *agentOptions) check() error {
 	}
 	o.imageGC.Check(errs.wrong)
 	_, err = o.hosts.listeners(o.runDir)
-	return errors.Join(errs.join(), o.registries.check(), err)
+	return errors.Join(errs.join(), o.registries.check(), o.builds.check(), err)
 }
 
 // checkFiles looks at the files that flags name.

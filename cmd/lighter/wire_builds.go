@@ -15,14 +15,18 @@ import (
 // openBuilder makes the builder. Its RUN steps are on the pods' network and use
 // cluster DNS.
 func (h *host) openBuilder(ctx context.Context, network *hostNetwork) error {
-	var err error
-	h.builder, err = build.New(ctx, build.Config{
+	cfg := build.Config{
 		Root: h.dir("build"), Store: h.store, NodeName: h.options.nodeName, Images: build.FromClient(h.own), Events: h.recorder,
 		CgroupParent: path.Join(h.options.cgroupRoot, "build"), Runtime: h.options.runtime,
 		Network: stepNetwork{attacher: network.attacher, engine: h.engine, swept: h.swept},
 		DNS:     &oci.DNSConfig{Nameservers: []string{network.dnsServer().String()}},
 		Log:     h.logOf("build"),
-	})
+	}
+	err := h.options.builds.apply(&cfg)
+	if err != nil {
+		return err
+	}
+	h.builder, err = build.New(ctx, cfg)
 	return err
 }
 
