@@ -37,6 +37,7 @@ type fetcher struct {
 	sources []source
 	report  func(Progress)
 	next    atomic.Uint32
+	deaf    sync.Map // URLs of peers that did not answer
 
 	mu          sync.Mutex
 	done, total int64
@@ -52,6 +53,8 @@ func newFetcher(s *Store, sources []source, report func(Progress)) *fetcher {
 // handle is an images.Handler that makes one blob present and verified.
 func (f *fetcher) handle(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	var errs []error
+	number, leave := f.takeTurn(ctx, desc)
+	defer leave()
 	for round := range fetchRounds {
 		if round > 0 {
 			if err := pause(ctx, fetchBackoff<<(round-1)); err != nil {
@@ -61,6 +64,9 @@ func (f *fetcher) handle(ctx context.Context, desc ocispec.Descriptor) ([]ocispe
 		again := false
 		errs = errs[:0]
 		for _, src := range f.order() {
+			if number != 0 && !src.peer && f.fromNeighbours(ctx, desc, number) {
+				return nil, nil
+			}
 			err := f.fetchFrom(ctx, src, desc)
 			if err == nil {
 				return nil, nil

@@ -21,12 +21,15 @@ import (
 //	                              it is checked first, and dropped if damaged;
 //	                              with ?namespace= it is an image, given if that
 //	                              namespace may use it
+//	GET       /content/turn/{digest}  whether a neighbour may fetch a blob from its
+//	                              registry, see turn.go
 //	GET       /content/ref/{name} what a full name means here; builds have none
 //
 // It trusts its caller: who may ask is decided where it is mounted.
 func (s *Store) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /content/{digest}", s.serveBlob)
+	mux.HandleFunc("GET /content/turn/{digest}", s.serveTurn)
 	mux.HandleFunc("GET /content/ref/{name...}", s.serveName)
 	return mux
 }

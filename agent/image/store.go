@@ -81,6 +81,7 @@ type Store struct {
 	blobs    keyedLock
 	changed  broadcast
 	asked    askedTimes
+	turns    turns
 	gc       *collector
 	started  time.Time
 

@@ -115,12 +115,10 @@ func digestsOf(node *corev1.Node) []string {
 func (p peerHolders) Holders(_ context.Context, dgst digest.Digest) []image.Peer {
 	var near, far []image.Peer
 	for _, node := range p.nodesWith(dgst.String()) {
-		addr := nodeAddress(node)
-		if node.Name == p.self || addr == "" {
+		peer, ok := peerOf(node)
+		if node.Name == p.self || !ok {
 			continue
 		}
-		port := strconv.Itoa(int(node.Status.DaemonEndpoints.KubeletEndpoint.Port))
-		peer := image.Peer{Name: node.Name, URL: "https://" + net.JoinHostPort(addr, port)}
 		if p.alive(node.Name) {
 			near = append(near, peer)
 		} else {
@@ -128,6 +126,31 @@ func (p peerHolders) Holders(_ context.Context, dgst digest.Digest) []image.Peer
 		}
 	}
 	return append(near, far...)
+}
+
+var (
+	_ image.PeerFinder      = peerHolders{}
+	_ image.NeighbourFinder = peerHolders{}
+)
+
+// Neighbours implements image.NeighbourFinder.
+func (p peerHolders) Neighbours(context.Context) []image.Peer {
+	var out []image.Peer
+	for _, obj := range p.nodes.List() {
+		if node := obj.(*corev1.Node); node.Name != p.self && p.alive(node.Name) {
+			if peer, ok := peerOf(node); ok {
+				out = append(out, peer)
+			}
+		}
+	}
+	return out
+}
+
+// peerOf is how the agent of a node is reached.
+func peerOf(node *corev1.Node) (peer image.Peer, ok bool) {
+	addr := nodeAddress(node)
+	port := strconv.Itoa(int(node.Status.DaemonEndpoints.KubeletEndpoint.Port))
+	return image.Peer{Name: node.Name, URL: "https://" + net.JoinHostPort(addr, port)}, addr != ""
 }
 
 // nodesWith are the nodes that hold a digest, as far as the cluster knows.
