@@ -21,6 +21,8 @@ const (
 	pods50     = "pods-50"
 	pods100    = "pods-100"
 	lostHost   = "lost"
+	egress     = "egress"
+	lastPull   = "last-pull"
 	partition  = "partition"
 	stream     = "stream"
 	endpoints  = "endpoints"
@@ -42,6 +44,8 @@ var budgets = []budget{
 	{id: pods50, what: "50 pods at once on one host", limit: 1.5, unit: "s"},
 	{id: pods100, what: "100 pods at once on one host", limit: 3, unit: "s"},
 	{id: lostHost, what: "host lost → replacements Running", limit: 8, unit: "s"},
+	{id: egress, what: "image of 300 MB on three hosts at once: what leaves the registry ÷ image", limit: 1.1, unit: ""},
+	{id: lastPull, what: "image of 300 MB on three hosts at once: last host ÷ first host", limit: 1.5, unit: ""},
 	{id: partition, what: "no eviction in a partition of 5 s", limit: yes, unit: "yes/no", atLeast: true},
 	{id: stream, what: "pod to pod across hosts ÷ host to host, one TCP stream", limit: 0.85, unit: "", atLeast: true},
 	{id: endpoints, what: "endpoint change → every host's data plane, p99", limit: 100, unit: "ms"},

@@ -45,6 +45,7 @@ var measurements = []measurement{
 	{"overhead", measureOverhead},
 	{"stream", measureStream},
 	{"endpoints", measureEndpoints},
+	{"distribution", measureDistribution},
 	{"partition", measurePartition},
 	{"lost", measureLostHost},
 	{"scheduler", measureScheduler},

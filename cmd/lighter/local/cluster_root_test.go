@@ -23,11 +23,9 @@ import (
 // corner of its own, as a container's supervisor would be, and then waits.
 type fakeDaemons struct{}
 
-func (fakeDaemons) Prepare(_ context.Context, _ *Cluster, host Host, etc string) ([]string, error) {
-	if err := os.WriteFile(filepath.Join(etc, "lighter", "role"), []byte(host.Role), 0o644); err != nil {
-		return nil, err
-	}
-	return []string{"busybox", "sh", "-c", "echo daemon of $(hostname) up; busybox setsid busybox sleep 3611 & busybox sleep 3612; true"}, nil
+func (fakeDaemons) Prepare(_ context.Context, c *Cluster, host Host) (Command, error) {
+	files := map[string][]byte{"/etc/lighter/role": []byte(host.Role), "/etc/lighter/settings": []byte(fmt.Sprint(c.Settings["max-pods"]))}
+	return Command{Files: files, Argv: []string{"busybox", "sh", "-c", "echo daemon of $(hostname) up; busybox setsid busybox sleep 3611 & busybox sleep 3612; true"}}, nil
 }
 
 func (fakeDaemons) ServerReady(context.Context, *Cluster, <-chan struct{}) error { return nil }
@@ -146,11 +144,39 @@ func TestClusterLifeRoot(t *testing.T) {
 			t.Errorf("the daemon was restarted: %v, now %v", pids, now)
 		}
 	})
+	t.Run("settings", func(t *testing.T) { testSettings(t, cluster, spec) })
 
 	if err := cluster.Down(); err != nil {
 		t.Fatal(err)
 	}
 	sameInventory(t, before, spec)
+}
+
+// testSettings: a daemon that starts gets the cluster's settings as they are by then,
+// also on a host that has run before; one that runs is left alone.
+func testSettings(t *testing.T, cluster *Cluster, spec Spec) {
+	want := func(host, settings string) {
+		t.Helper()
+		if got := mustExec(t, cluster, host, "busybox", "cat", "/etc/lighter/settings"); got != settings {
+			t.Errorf("%s has the settings %q, want %q", host, got, settings)
+		}
+	}
+	want("host-2", "<nil>")
+	if err := cluster.KillDaemon("host-2"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Up(t.Context(), Spec{Name: spec.Name, Dir: spec.Dir, Settings: map[string]any{"max-pods": 7}}, fakeDaemons{}, t.Logf); err != nil {
+		t.Fatal(err)
+	}
+	want("host-1", "<nil>")
+	want("host-2", "7")
+	if err := cluster.KillDaemon("host-3"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.Start(t.Context(), "host-3", fakeDaemons{}, t.Logf); err != nil {
+		t.Fatal(err)
+	}
+	want("host-3", "7")
 }
 
 // testFromMachine opens a TCP connection from the machine to a host.

@@ -45,9 +45,8 @@ const look = 25 * time.Millisecond
 
 var _ Daemons = (*Lighter)(nil)
 
-// Prepare writes server.yaml or agent.yaml, readable by root alone: the latter
-// holds a join token.
-func (l *Lighter) Prepare(ctx context.Context, c *Cluster, host Host, etc string) ([]string, error) {
+// Prepare writes server.yaml or agent.yaml; the latter holds a join token.
+func (l *Lighter) Prepare(ctx context.Context, c *Cluster, host Host) (Command, error) {
 	settings := map[string]any{}
 	maps.Copy(settings, c.Settings)
 	maps.Copy(settings, map[string]any{
@@ -55,22 +54,16 @@ func (l *Lighter) Prepare(ctx context.Context, c *Cluster, host Host, etc string
 		"node-ip":     host.IP.String(),
 		"cgroup-root": c.CgroupPath(host.Name),
 	})
-	path := filepath.Join(etc, "lighter", string(host.Role)+".yaml")
+	path := filepath.Join("/etc/lighter", string(host.Role)+".yaml")
 	if host.Role == RoleAgent {
-		joinToken, err := l.token(ctx, c, path)
+		joinToken, err := l.token(ctx, c, filepath.Join(c.HostDir(host.Name), path))
 		if err != nil {
-			return nil, err
+			return Command{}, err
 		}
 		settings["server"], settings["token"] = fmt.Sprintf("https://%s:6443", c.Server().IP), joinToken
 	}
 	content, err := yaml.Marshal(settings)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	return []string{binDir + "/lighter", string(host.Role)}, continuity.AtomicWriteFile(path, content, 0o600)
+	return Command{Argv: []string{binDir + "/lighter", string(host.Role)}, Files: map[string][]byte{path: content}}, err
 }
 
 // token makes one join token for all agents of this run. A host that has been

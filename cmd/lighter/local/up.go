@@ -7,19 +7,27 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/containerd/continuity"
 )
 
 // Daemons decides what runs on the hosts and when that is ready.
 type Daemons interface {
-	// Prepare returns the command for a host, and may write its configuration
-	// below etc, the host's own /etc. For an agent it is called when the
-	// server is ready.
-	Prepare(ctx context.Context, c *Cluster, host Host, etc string) (argv []string, err error)
+	// Prepare says how a host's daemon is started. For an agent it is called when
+	// the server is ready.
+	Prepare(ctx context.Context, c *Cluster, host Host) (Command, error)
 	// ServerReady returns when agents may join. exited is closed if the
 	// server's daemon ends first; it is nil when that was started earlier.
 	ServerReady(ctx context.Context, c *Cluster, exited <-chan struct{}) error
 	// AllReady returns when every host is ready for work.
 	AllReady(ctx context.Context, c *Cluster, report Report) error
+}
+
+// Command starts a daemon.
+type Command struct {
+	Argv []string
+	// Files are its settings by their path on the host. Root alone may read them.
+	Files map[string][]byte
 }
 
 // Report tells the user about one step. Implementations add the time.
@@ -154,16 +162,34 @@ func (c *Cluster) ensureDaemon(ctx context.Context, host Host, daemons Daemons, 
 	if err != nil || len(running) > 0 {
 		return nil, err
 	}
-	argv, err := daemons.Prepare(ctx, c, host, filepath.Join(c.HostDir(host.Name), "etc"))
+	command, err := daemons.Prepare(ctx, c, host)
+	if err == nil {
+		err = c.writeFiles(host.Name, command.Files)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", host.Name, err)
 	}
-	cmd, err := c.startDaemon(host.Name, argv)
+	cmd, err := c.startDaemon(host.Name, command.Argv)
 	if err != nil {
 		return nil, err
 	}
 	report("%s (%s): %s started", host.Name, host.IP, host.Role)
 	return reap(cmd), nil
+}
+
+// writeFiles writes files of a host from the inside: where its /etc lies on the disk,
+// the overlay file system above would not notice, and show the old ones.
+func (c *Cluster) writeFiles(host string, files map[string][]byte) error {
+	return inThread(func() error {
+		if err := c.enter(host); err != nil {
+			return err
+		}
+		var errs []error
+		for path, content := range files {
+			errs = append(errs, os.MkdirAll(filepath.Dir(path), 0o755), continuity.AtomicWriteFile(path, content, 0o600))
+		}
+		return errors.Join(errs...)
+	})
 }
 
 // reap waits for our child in the background, for as long as we run ourselves.
