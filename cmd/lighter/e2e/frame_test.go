@@ -81,8 +81,13 @@ func withCluster(run func() int) (code int, err error) {
 		}
 		defer func() { err = errors.Join(err, local("down")) }()
 	}
+	settings, err := prepareRegistry()
+	defer stopRegistry(keep)
+	if err != nil {
+		return 1, err
+	}
 	start := time.Now()
-	if err := local("up", "--hosts", fmt.Sprint(hosts)); err != nil {
+	if err := local("up", "--hosts", fmt.Sprint(hosts), "--config", settings); err != nil {
 		return 1, err
 	}
 	fmt.Fprintf(os.Stderr, "e2e: %d hosts Ready after %.1f s\n", hosts, time.Since(start).Seconds())

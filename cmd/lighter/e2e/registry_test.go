@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TestDockerLogin: a password is kept only if the registry takes it.
+func TestDockerLogin(t *testing.T) {
+	host := needRegistry(t)
+	t.Parallel()
+	ann := newPerson(t)
+	file := filepath.Join(ann.dir, "config.json")
+	r := ann.login(t, "wrong")
+	contains(t, "login with a wrong password", r.out+r.err, "refused the user name or password")
+	if _, err := os.Stat(file); r.code == 0 || err == nil {
+		t.Errorf("exit code %d, and the file is there: %t", r.code, err == nil)
+	}
+	ann.fails(t, []string{"login", "-u", registryUser, "-p", registryPassword, host}, "--ca-file")
+	if r := ann.login(t, registryPassword); r.code != 0 || !strings.Contains(r.out, "Login Succeeded") {
+		t.Fatalf("login: exit code %d\n%s%s", r.code, r.out, r.err)
+	}
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("configuration file: %v, %v", info.Mode(), err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	contains(t, "configuration", string(content), `"auths"`, host)
+}
+
+func TestDockerLogout(t *testing.T) {
+	host := needRegistry(t)
+	t.Parallel()
+	ann := newPerson(t)
+	if r := ann.login(t, registryPassword); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	contains(t, "logout", ann.run(t, "logout", host), "Removing login credentials for "+host)
+	content, err := os.ReadFile(filepath.Join(ann.dir, "config.json"))
+	if err != nil || strings.Contains(string(content), host) {
+		t.Errorf("after logout: %s, %v", content, err)
+	}
+	contains(t, "second logout", ann.run(t, "logout", host), "Not logged in")
+}
+
+// TestDockerPush: tag, push, remove and pull an image as with Docker.
+func TestDockerPush(t *testing.T) {
+	host := needRegistry(t)
+	t.Parallel()
+	ns := namespace(t)
+	toolbox(t, ns)
+	ann, stranger := newPerson(t), newPerson(t)
+	name := host + "/" + ns + "/toolbox:v1"
+	ann.fails(t, []string{"push", "-n", ns, name}, "no such image", "near it: toolbox:latest")
+	ann.run(t, "tag", "-n", ns, "toolbox", name)
+	stranger.fails(t, []string{"push", "-n", ns, name}, "wants credentials")
+	if r := ann.login(t, registryPassword); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	out := ann.run(t, "push", "-n", ns, name)
+	contains(t, "push", out, "The push refers to repository ["+host+"/"+ns+"/toolbox]", "v1: digest: sha256:", "Pushed")
+	contains(t, "second push", ann.run(t, "push", "-n", ns, name), "Layer already exists", "v1: digest: sha256:")
+	contains(t, "rmi", ann.run(t, "rmi", "-n", ns, name), "Untagged: "+name)
+
+	stranger.fails(t, []string{"pull", "-n", ns, name}, "wants credentials")
+	ann.fails(t, []string{"pull", "-n", ns, strings.TrimSuffix(name, "v1") + "v2"}, "v2", "not")
+	out = ann.run(t, "pull", "-n", ns, name)
+	contains(t, "pull", out, "host-1: ", "host-2: Pull complete", "host-3: ", "Digest: sha256:", name)
+	out = ann.run(t, "images", "-n", ns, name, "--format", "{{.Repository}} {{.Tag}} {{.Hosts}}")
+	contains(t, "images", out, host+"/"+ns+"/toolbox v1 [host-1 host-2 host-3]")
+	contains(t, "push of a pulled image", ann.run(t, "push", "-n", ns, name), "digest: sha256:")
+	out = ann.run(t, "pull", "-n", ns, "--node", "host-2", "-q", name)
+	if strings.TrimSpace(out) != name {
+		t.Errorf("quiet pull says %q", out)
+	}
+	out = ann.run(t, "rmi", "-n", ns, name)
+	contains(t, "rmi of a pulled image", out, "Untagged: "+name)
+	if out := ann.run(t, "images", "-n", ns, "-q", name); strings.TrimSpace(out) != "" {
+		t.Errorf("after rmi there is still %s", out)
+	}
+}
+
+// TestDockerPullSecret: pods pull with what login has left for them.
+func TestDockerPullSecret(t *testing.T) {
+	host := needRegistry(t)
+	t.Parallel()
+	source, ns := namespace(t), namespace(t)
+	toolbox(t, source)
+	ann := newPerson(t)
+	if r := ann.login(t, registryPassword); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	name := host + "/" + source + "/private:v1"
+	ann.run(t, "tag", "-n", source, "toolbox", name)
+	ann.run(t, "push", "-n", source, name)
+	deployment := `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: c, image: %[2]q}]
+`
+	create(t, ns, fmt.Sprintf(deployment, "before", name))
+	eventually(t, 30*time.Second, "a pod without the secret cannot pull", func() error {
+		pods, err := client(t).CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{LabelSelector: "app=before"})
+		if err != nil {
+			return err
+		}
+		for _, pod := range pods.Items {
+			for _, status := range pod.Status.ContainerStatuses {
+				if waiting := status.State.Waiting; waiting != nil && strings.Contains(waiting.Message, "wants credentials") {
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("%d pods", len(pods.Items))
+	})
+	r := ann.login(t, registryPassword, "-n", ns, "--pull-secret=private")
+	if r.code != 0 {
+		t.Fatal(r.err)
+	}
+	contains(t, "login", r.out, "Pods in namespace "+ns+" pull from "+host+" with secret private")
+	secret, err := client(t).CoreV1().Secrets(ns).Get(t.Context(), "private", metav1.GetOptions{})
+	if err != nil || secret.Type != corev1.SecretTypeDockerConfigJson {
+		t.Errorf("secret: %v, %v", secret.Type, err)
+	}
+	create(t, ns, fmt.Sprintf(deployment, "after", name))
+	eventually(t, 40*time.Second, "pods with the secret run", func() error {
+		if n := len(readyPods(t, ns, "app=after")); n != 2 {
+			return fmt.Errorf("%d are Ready", n)
+		}
+		return nil
+	})
+	// An image that pods use is removed by force alone.
+	ann.fails(t, []string{"rmi", "-n", ns, name}, "running pods use it", "-f")
+}
