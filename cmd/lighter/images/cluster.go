@@ -35,6 +35,9 @@ type Cluster struct {
 
 // Connect makes the clients.
 func Connect(config *rest.Config, namespace string) (*Cluster, error) {
+	// The server bounds what its clients may ask, fairly between all of them.
+	config = rest.CopyConfig(config)
+	config.QPS = -1
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err

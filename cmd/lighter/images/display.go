@@ -3,6 +3,8 @@ package images
 import (
 	"io"
 	"iter"
+	"strings"
+	"time"
 
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client/pkg/jsonmessage"
@@ -31,11 +33,17 @@ func display(out io.Writer, work func(report func(jsonstream.Message))) {
 	_ = jsonmessage.DisplayMessages(stream, out) // messages hold no errors, and a terminal that is gone shows none
 }
 
-// message is a line of an agent's progress for the display.
+// message is a line of an agent's progress for the display. What is over
+// ("Pushed", "Layer already exists") needs no bar, and without one it is shown
+// where there is no terminal, too.
 func message(id string, p agentapi.Progress) jsonstream.Message {
 	line := jsonstream.Message{ID: id, Status: p.Status}
-	if id != "" {
+	switch {
+	case id == "":
+	case strings.HasSuffix(p.Status, "ing"):
 		line.Progress = &jsonstream.Progress{Current: p.Current, Total: p.Total}
+	default:
+		line.Progress = &jsonstream.Progress{}
 	}
 	return line
 }
@@ -65,18 +73,18 @@ type upload struct {
 	io.Reader
 	name        string
 	sent, total int64
-	told        int64
+	told        time.Time
 	report      func(agentapi.Progress)
 }
 
-// tellEvery is after how many bytes a bar moves on.
-const tellEvery = 1 << 18
+// tellEvery is how often a bar moves on.
+const tellEvery = 100 * time.Millisecond
 
 func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.Reader.Read(p)
 	u.sent += int64(n)
-	if u.report != nil && (u.sent-u.told >= tellEvery || err != nil) {
-		u.told = u.sent
+	if u.report != nil && (err != nil || time.Since(u.told) >= tellEvery) {
+		u.told = time.Now()
 		u.report(agentapi.Progress{ID: u.name, Status: "Sending", Current: u.sent, Total: u.total})
 	}
 	return n, err

@@ -13,6 +13,7 @@
 //   - remove.go, prune.go, usage.go: what goes, and how much room is taken.
 //   - inspect.go, container.go, history.go: what is in an image or a container.
 //   - save.go, merge.go: archives.
-//   - pull.go, push.go, display.go: registries, and progress on the terminal.
+//   - pull.go, push.go: registries; display.go, hostbar.go: progress on the
+//     terminal; prompt.go: questions on it.
 //   - credentials.go, login.go, verify.go, pullsecret.go: who one is at a registry.
 package images

@@ -6,14 +6,16 @@ import (
 	"lighter.dev/lighter/api/agentapi"
 )
 
-// hostReport shows what a single host does by blob, as Docker does; of several
-// hosts each gets one bar, and of very many only a line for each new status.
+// hostReport shows what a single host does by blob, as Docker does, if it tells;
+// of several hosts each gets one bar, and of very many only a line for each new
+// status.
 func hostReport(host string, hosts int, report func(jsonstream.Message)) func(agentapi.Progress) {
-	if hosts == 1 {
-		return func(p agentapi.Progress) { report(message(blobID(p.ID), p)) }
-	}
 	bar := hostBar{host: host, blobs: map[string]agentapi.Progress{}}
 	return func(p agentapi.Progress) {
+		if hosts == 1 && p.ID != "" {
+			report(message(blobID(p.ID), p))
+			return
+		}
 		line, changed := bar.add(p)
 		if changed {
 			// Without counts it is also shown where there is no terminal.

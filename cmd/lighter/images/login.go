@@ -1,16 +1,14 @@
 package images
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/docker/cli/cli/config/types"
-	"golang.org/x/term"
 )
 
 // LoginOptions are the flags of "lighter login".
@@ -29,7 +27,7 @@ type LoginOptions struct {
 // Login asks for what is missing, lets the registry confirm it, and keeps it. It
 // returns the login with its password, for a pull secret.
 func (l *Logins) Login(ctx context.Context, options LoginOptions) (types.AuthConfig, error) {
-	login, err := options.ask(l)
+	login, err := options.ask(ctx, l)
 	if err != nil {
 		return login, err
 	}
@@ -50,7 +48,7 @@ func (l *Logins) Login(ctx context.Context, options LoginOptions) (types.AuthCon
 
 // ask completes the flags: from standard input where it is asked to, else from
 // the terminal.
-func (o LoginOptions) ask(known *Logins) (types.AuthConfig, error) {
+func (o LoginOptions) ask(ctx context.Context, known *Logins) (types.AuthConfig, error) {
 	login := types.AuthConfig{Username: o.Username, Password: o.Password}
 	if o.PasswordStdin {
 		if o.Password != "" || o.Username == "" {
@@ -69,13 +67,13 @@ func (o LoginOptions) ask(known *Logins) (types.AuthConfig, error) {
 		if err != nil {
 			return login, err
 		}
-		if login.Username, err = o.askName(before.Username); err != nil {
+		if login.Username, err = o.askName(ctx, before.Username); err != nil {
 			return login, err
 		}
 	}
 	if login.Password == "" && !o.PasswordStdin {
 		var err error
-		if login.Password, err = o.askPassword(); err != nil {
+		if login.Password, err = o.askPassword(ctx); err != nil {
 			return login, err
 		}
 	}
@@ -85,8 +83,8 @@ func (o LoginOptions) ask(known *Logins) (types.AuthConfig, error) {
 	return login, nil
 }
 
-func (o LoginOptions) askName(before string) (string, error) {
-	if _, ok := o.terminal(); !ok {
+func (o LoginOptions) askName(ctx context.Context, before string) (string, error) {
+	if _, ok := terminalOf(o.In); !ok {
 		return "", errNoTerminal
 	}
 	question := "Username: "
@@ -94,40 +92,24 @@ func (o LoginOptions) askName(before string) (string, error) {
 		question = fmt.Sprintf("Username (%s): ", before)
 	}
 	fmt.Fprint(o.Err, question)
-	line, err := bufio.NewReader(o.In).ReadString('\n')
+	name, err := readLine(ctx, o.In)
 	if err != nil {
 		return "", fmt.Errorf("read the user name: %w", err)
 	}
-	if line = strings.TrimSpace(line); line == "" {
-		return before, nil
-	}
-	return line, nil
+	return cmp.Or(name, before), nil
 }
 
-func (o LoginOptions) askPassword() (string, error) {
-	fd, ok := o.terminal()
-	if !ok {
+func (o LoginOptions) askPassword(ctx context.Context) (string, error) {
+	if _, ok := terminalOf(o.In); !ok {
 		return "", errNoTerminal
 	}
 	fmt.Fprint(o.Err, "Password: ")
-	content, err := term.ReadPassword(fd)
+	password, err := readSecret(ctx, o.In)
 	fmt.Fprintln(o.Err)
 	if err != nil {
 		return "", fmt.Errorf("read the password: %w", err)
 	}
-	return string(content), nil
+	return password, nil
 }
 
 var errNoTerminal = errors.New("there is no terminal to ask on: give --username and --password-stdin")
-
-// terminal is the descriptor of standard input, if a person sits there.
-func (o LoginOptions) terminal() (int, bool) { return terminalOf(o.In) }
-
-func terminalOf(in io.Reader) (int, bool) {
-	file, ok := in.(*os.File)
-	if !ok {
-		return 0, false
-	}
-	fd := int(file.Fd()) //nolint:gosec // descriptors are small
-	return fd, term.IsTerminal(fd)
-}

@@ -176,7 +176,7 @@ func TestLoginAsks(t *testing.T) {
 	}
 	for _, test := range tests {
 		test.options.Registry, test.options.In, test.options.Err = hub, strings.NewReader(""), io.Discard
-		if _, err := test.options.ask(logins); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := test.options.ask(t.Context(), logins); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %v, want %q", test.options, err, test.want)
 		}
 	}

@@ -1,7 +1,6 @@
 package images
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +26,7 @@ type PruneOptions struct {
 // objects declare stays.
 func (c *Cluster) Prune(ctx context.Context, options PruneOptions) error {
 	if !options.Force {
-		if err := c.confirm(options.question()); err != nil {
+		if err := c.confirm(ctx, options.question()); err != nil {
 			return err
 		}
 	}
@@ -72,16 +71,16 @@ func (o PruneOptions) question() string {
 }
 
 // confirm asks on the terminal. Where there is none, -f is the answer.
-func (c *Cluster) confirm(question string) error {
+func (c *Cluster) confirm(ctx context.Context, question string) error {
 	if _, terminal := terminalOf(c.In); !terminal {
 		return errors.New("there is no terminal to ask on: -f removes without a question")
 	}
 	fmt.Fprintf(c.Err, "%s\nAre you sure you want to continue? [y/N] ", question)
-	line, err := bufio.NewReader(c.In).ReadString('\n')
+	line, err := readLine(ctx, c.In)
 	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
+	switch strings.ToLower(line) {
 	case "y", "yes":
 		return nil
 	}

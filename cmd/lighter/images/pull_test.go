@@ -18,7 +18,7 @@ func TestPull(t *testing.T) {
 		{"all hosts", map[string]*agent{"host-1": {registry: has}, "host-2": {registry: has}}, PullOptions{},
 			"Using default tag: latest\nDigest: " + digestOf('a') + "\n" + nginx + "\n", []string{"host-1: Downloading", "host-1: Pull complete\n", "host-2: Pull complete\n"}, ""},
 		{"one host shows its blobs", map[string]*agent{"host-1": {registry: has}, "host-2": {}}, PullOptions{Node: "host-1"},
-			"Using default tag: latest\nDigest: " + digestOf('a') + "\n" + nginx + "\n", []string{"Pulling from library/nginx\n", "aaaaaaaaaaaa: Pull complete\n"}, ""},
+			"Using default tag: latest\nDigest: " + digestOf('a') + "\n" + nginx + "\n", []string{"host-1: Pulling from library/nginx\n", "aaaaaaaaaaaa: Pull complete\n"}, ""},
 		{"quiet", map[string]*agent{"host-1": {registry: has}}, PullOptions{Quiet: true}, nginx + "\n", nil, ""},
 		{"one of two fails", map[string]*agent{"host-1": {registry: has}, "host-2": {}}, PullOptions{Quiet: true}, "", nil, "pull nginx: host-2: the registry has no such image"},
 		{"all fail alike", map[string]*agent{"host-1": {}, "host-2": {}}, PullOptions{Quiet: true}, "", nil, "pull nginx: the registry has no such image"},

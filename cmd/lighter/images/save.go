@@ -50,7 +50,12 @@ func (c *Cluster) Save(ctx context.Context, refs []string, path string) (err err
 // different hosts.
 func (c *Cluster) saveTo(ctx context.Context, w io.Writer, rows []Row) error {
 	merged := newMerger(w)
+	sent := map[string]bool{}
 	for _, row := range rows {
+		if sent[row.Object] {
+			continue // an object's archive has all of its names
+		}
+		sent[row.Object] = row.Object != ""
 		if err := c.saveOne(ctx, merged, row); err != nil {
 			return fmt.Errorf("save %s: %w", row.title(), err)
 		}
