@@ -3,7 +3,6 @@ package images
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,13 +33,13 @@ func (c *Cluster) declare(ctx context.Context, tag string, source v1alpha1.Image
 		if err != nil {
 			return err
 		}
-		owner := ownerOf(objects, c.Namespace, full)
+		owner := v1alpha1.Owner(objects, c.Namespace, full)
 		switch {
 		case owner == nil:
 			made.object, err = c.create(ctx, full, source)
 			made.created = err == nil
 			return err
-		case fromSource(owner):
+		case owner.Spec.Source.HasDockerfile():
 			return fmt.Errorf("%s is built from source by the Image %q of namespace %s: change that (\"lighter build\", \"lighter apply\"), remove it (\"lighter rmi %s\"), or give another name",
 				shortName(full), owner.Name, owner.Namespace, shortName(full))
 		case len(owner.Spec.Tags) > 1:
@@ -64,7 +63,7 @@ func (c *Cluster) declare(ctx context.Context, tag string, source v1alpha1.Image
 }
 
 // create makes the object under its plain name, or under the unique one if the
-// plain one is taken: by another name, as ownerOf found none for this.
+// plain one is taken: by an object that declares another name.
 func (c *Cluster) create(ctx context.Context, full string, source v1alpha1.ImageSource) (*v1alpha1.Image, error) {
 	plain, unique, err := v1alpha1.ObjectNames(full)
 	if err != nil {
@@ -86,10 +85,7 @@ func (c *Cluster) create(ctx context.Context, full string, source v1alpha1.Image
 // untag takes one of several names away from an object.
 func (c *Cluster) untag(ctx context.Context, image *v1alpha1.Image, full string) error {
 	changed := image.DeepCopy()
-	changed.Spec.Tags = slices.DeleteFunc(changed.Spec.Tags, func(tag string) bool {
-		name, err := v1alpha1.NormalizeTag(tag)
-		return err == nil && name == full
-	})
+	changed.Spec.Tags = image.TagsWithout(full)
 	_, err := c.Lighter.LighterV1alpha1().Images(image.Namespace).Update(ctx, changed, metav1.UpdateOptions{})
 	return err
 }
@@ -105,10 +101,4 @@ func (c *Cluster) giveUp(ctx context.Context, made declaration) {
 	if err != nil && !apierrors.IsNotFound(err) {
 		c.warn("remove the Image %q, which got no content: %v", made.object.Name, err)
 	}
-}
-
-// fromSource tells objects that are built from those that commands make.
-func fromSource(image *v1alpha1.Image) bool {
-	source := image.Spec.Source
-	return source.Image == nil && source.Archive == nil && source.Container == nil
 }

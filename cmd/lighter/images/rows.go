@@ -61,7 +61,8 @@ func union(objects []v1alpha1.Image, held held, everywhere bool) []Row {
 		object := &objects[i]
 		for _, tag := range object.Spec.Tags {
 			name, err := v1alpha1.NormalizeTag(tag)
-			if err != nil || claimedBefore(objects, object, name) {
+			// The oldest claim of a name counts, for agents too.
+			if err != nil || v1alpha1.Owner(objects, object.Namespace, name) != object {
 				continue
 			}
 			declared[version{name, object.Status.Digest}] = true
@@ -82,35 +83,6 @@ func union(objects []v1alpha1.Image, held held, everywhere bool) []Row {
 		return cmp.Or(compareBool(a.Name == "", b.Name == ""), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Digest, b.Digest))
 	})
 	return rows
-}
-
-// claimedBefore tells whether an older Image of the same namespace declares the
-// name: the oldest claim counts, for agents too.
-func claimedBefore(objects []v1alpha1.Image, object *v1alpha1.Image, name string) bool {
-	owner := ownerOf(objects, object.Namespace, name)
-	return owner != nil && owner.Name != object.Name
-}
-
-// ownerOf is the Image that a name belongs to; nil if none declares it.
-func ownerOf(objects []v1alpha1.Image, namespace, name string) *v1alpha1.Image {
-	var owner *v1alpha1.Image
-	for i := range objects {
-		object := &objects[i]
-		if object.Namespace != namespace || !slices.ContainsFunc(object.Spec.Tags, func(tag string) bool {
-			full, err := v1alpha1.NormalizeTag(tag)
-			return err == nil && full == name
-		}) {
-			continue
-		}
-		if owner == nil || older(object, owner) {
-			owner = object
-		}
-	}
-	return owner
-}
-
-func older(a, b *v1alpha1.Image) bool {
-	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID)) < 0
 }
 
 // pulled are the names that no object declares, and images without any.
