@@ -35,9 +35,9 @@ type Images interface {
 // Content makes the content of Image objects, and reports it in their status.
 type Content interface {
 	// Import reads an archive; ref chooses one image of several.
-	Import(ctx context.Context, namespace, image, ref string, archive io.Reader, report Report) (agentapi.Result, error)
+	Import(ctx context.Context, namespace, image, ref string, edits agentapi.Edits, archive io.Reader, report Report) (agentapi.Result, error)
 	// Commit keeps the file system of a container of this host.
-	Commit(ctx context.Context, namespace, image, pod, container string, report Report) (agentapi.Result, error)
+	Commit(ctx context.Context, namespace, image, pod, container string, edits agentapi.Edits, report Report) (agentapi.Result, error)
 }
 
 // Containers knows the containers of this host's pods.

@@ -79,14 +79,14 @@ func (fakeHost) PruneImages(_ context.Context, all bool, until time.Duration) (a
 	return agentapi.Removed{Untagged: []string{fmt.Sprint(all, until)}}, nil
 }
 
-func (fakeHost) Import(_ context.Context, namespace, image, ref string, archive io.Reader, report Report) (agentapi.Result, error) {
+func (fakeHost) Import(_ context.Context, namespace, image, ref string, _ agentapi.Edits, archive io.Reader, report Report) (agentapi.Result, error) {
 	report(agentapi.Progress{Status: "too early"})
 	raw, err := io.ReadAll(archive)
 	report(agentapi.Progress{Status: "Unpacking"})
 	return agentapi.Result{Name: fmt.Sprint(namespace, "/", image, " ", ref, len(raw))}, err
 }
 
-func (fakeHost) Commit(_ context.Context, namespace, image, pod, container string, _ Report) (agentapi.Result, error) {
+func (fakeHost) Commit(_ context.Context, namespace, image, pod, container string, edits agentapi.Edits, _ Report) (agentapi.Result, error) {
 	if pod != "web" {
 		return agentapi.Result{}, apierrors.NewNotFound(metav1.Unversioned.WithResource("pods").GroupResource(), pod)
 	}

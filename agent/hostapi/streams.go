@@ -66,7 +66,7 @@ func (h *handler) importArchive(r *http.Request, report Report) (agentapi.Result
 			report(p)
 		}
 	}
-	return h.Content.Import(r.Context(), q.Get(agentapi.ParamNamespace), q.Get(agentapi.ParamImage), q.Get(agentapi.ParamRef), body, held)
+	return h.Content.Import(r.Context(), q.Get(agentapi.ParamNamespace), q.Get(agentapi.ParamImage), q.Get(agentapi.ParamRef), agentapi.EditsOf(q), body, held)
 }
 
 func (h *handler) commit(r *http.Request, report Report) (agentapi.Result, error) {
@@ -75,7 +75,7 @@ func (h *handler) commit(r *http.Request, report Report) (agentapi.Result, error
 		return agentapi.Result{}, err
 	}
 	return h.Content.Commit(r.Context(), q.Get(agentapi.ParamNamespace), q.Get(agentapi.ParamImage),
-		q.Get(agentapi.ParamPod), q.Get(agentapi.ParamContainer), report)
+		q.Get(agentapi.ParamPod), q.Get(agentapi.ParamContainer), agentapi.EditsOf(q), report)
 }
 
 // serveSave sends an archive. One that breaks off ends with the connection, so

@@ -46,7 +46,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name, choice string) (I
 		return Image{}, err
 	}
 	defer release()
-	target, err := s.ImportContent(ctx, r, choice)
+	target, err := s.ImportContent(ctx, r, choice, Edit{})
 	if err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", name, err)
 	}
@@ -58,8 +58,9 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name, choice string) (I
 }
 
 // ImportContent is Import without a name: what it makes is kept by the lease of ctx
-// alone, see Lease. The archive is read to its end first.
-func (s *Store) ImportContent(ctx context.Context, r io.Reader, choice string) (ocispec.Descriptor, error) {
+// alone, see Lease. The archive is read to its end first. Only an image of a root
+// file system can be edited: another would no longer be the one that was sent.
+func (s *Store) ImportContent(ctx context.Context, r io.Reader, choice string, edit Edit) (ocispec.Descriptor, error) {
 	ctx = s.in(ctx)
 	file, isImage, err := s.spool(r)
 	if err != nil {
@@ -68,12 +69,14 @@ func (s *Store) ImportContent(ctx context.Context, r io.Reader, choice string) (
 	defer func() { file.Close(); os.Remove(file.Name()) }()
 	var target ocispec.Descriptor
 	switch {
+	case isImage && !edit.empty():
+		err = classify(errdefs.ErrInvalidArgument, "the archive is of an image, which is taken as it is: changes are for root file systems")
 	case isImage:
 		target, err = s.importArchive(ctx, file, choice)
 	case choice != "":
 		err = classify(errdefs.ErrInvalidArgument, "the archive is of a root file system: there is no image %s in it to choose", choice)
 	default:
-		target, err = s.importRootFS(ctx, file)
+		target, err = s.importRootFS(ctx, file, edit)
 	}
 	if err == nil {
 		err = s.fetchAndUnpack(ctx, job{target: target}, nil)
@@ -188,7 +191,7 @@ func choose(manifests []ocispec.Descriptor, choice string) (ocispec.Descriptor, 
 }
 
 // importRootFS makes an image of one layer.
-func (s *Store) importRootFS(ctx context.Context, file *os.File) (ocispec.Descriptor, error) {
+func (s *Store) importRootFS(ctx context.Context, file *os.File, edit Edit) (ocispec.Descriptor, error) {
 	layer, diffID, err := s.writeLayer(ctx, file)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -200,6 +203,9 @@ func (s *Store) importRootFS(ctx context.Context, file *os.File) (ocispec.Descri
 		Config:   ocispec.ImageConfig{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
 		History:  []ocispec.History{{Created: &now, CreatedBy: "lighter import"}},
+	}
+	if err := edit.apply(&config); err != nil {
+		return ocispec.Descriptor{}, err
 	}
 	return s.writeImage(ctx, config, []ocispec.Descriptor{layer})
 }

@@ -22,6 +22,8 @@ import (
 type Commit struct {
 	// Change makes the new image's configuration of the old one's; nil leaves it.
 	Change func(*ocispec.ImageConfig)
+	// Edit goes on top of that.
+	Edit Edit
 	// CreatedBy is the new history entry, for people.
 	CreatedBy string
 	// Pause, if not nil, stops the container's processes while its files are read;
@@ -49,6 +51,9 @@ func (s *Store) CommitContent(ctx context.Context, containerID string, how Commi
 	config.History = append(config.History, ocispec.History{Created: &now, CreatedBy: how.CreatedBy, Comment: "lighter commit of an image " + base.String()})
 	if how.Change != nil {
 		how.Change(&config.Config)
+	}
+	if err := how.Edit.apply(&config); err != nil {
+		return ocispec.Descriptor{}, err
 	}
 	target, err := s.writeImage(ctx, config, append(manifest.Layers, layer))
 	if err == nil {

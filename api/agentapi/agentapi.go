@@ -5,6 +5,7 @@
 //
 //	agentapi.go  documents
 //	paths.go     paths and parameters
+//	edits.go     what differs in a new image
 //	containers.go  processes, changes and signals of containers
 //	client.go    a client of one agent
 //	objects.go   a client of an Image object's subresources

@@ -135,7 +135,7 @@ func TestStreams(t *testing.T) {
 
 func TestObjectClient(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/apis/lighter.dev/v1alpha1/namespaces/ns/images/shop/content" || r.FormValue(ParamRef) != "shop:v2" {
+		if r.URL.Path != "/apis/lighter.dev/v1alpha1/namespaces/ns/images/shop/content" || r.URL.RawQuery != "change=CMD+a&change=CMD+b&message=why&ref=shop%3Av2" {
 			t.Errorf("asked for %s", r.URL)
 		}
 		sent, _ := io.ReadAll(r.Body)
@@ -146,7 +146,7 @@ func TestObjectClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if result, err := client.SendContent(t.Context(), strings.NewReader("archive"), "shop:v2", nil); err != nil || result.Name != "archive" {
+	if result, err := client.SendContent(t.Context(), strings.NewReader("archive"), "shop:v2", Edits{Message: "why", Changes: []string{"CMD a", "CMD b"}}, nil); err != nil || result.Name != "archive" {
 		t.Errorf("%+v, %v", result, err)
 	}
 }

@@ -47,9 +47,11 @@ func (c *ObjectClient) Content(ctx context.Context) (io.ReadCloser, error) {
 }
 
 // SendContent makes an archive the image's content: of images, of which ref
-// chooses one, or of a root file system.
-func (c *ObjectClient) SendContent(ctx context.Context, archive io.Reader, ref string, report func(Progress)) (Result, error) {
-	return c.stream(ctx, SubresourceContent, query(ParamRef, ref), archive, report)
+// chooses one, or of a root file system, which alone can be edited.
+func (c *ObjectClient) SendContent(ctx context.Context, archive io.Reader, ref string, edits Edits, report func(Progress)) (Result, error) {
+	values := query(ParamRef, ref)
+	edits.AddTo(values)
+	return c.stream(ctx, SubresourceContent, values, archive, report)
 }
 
 // Push sends the image to the registry in the name to, one of the object's tags.
@@ -63,6 +65,8 @@ func (c *ObjectClient) Push(ctx context.Context, to string, credentials Credenti
 
 // Commit makes the file system of the container in spec.source.container the
 // image's content.
-func (c *ObjectClient) Commit(ctx context.Context, report func(Progress)) (Result, error) {
-	return c.stream(ctx, SubresourceCommit, nil, http.NoBody, report)
+func (c *ObjectClient) Commit(ctx context.Context, edits Edits, report func(Progress)) (Result, error) {
+	values := query()
+	edits.AddTo(values)
+	return c.stream(ctx, SubresourceCommit, values, http.NoBody, report)
 }

@@ -7,8 +7,8 @@ package agentapi
 //	GET  /images/save            namespace, ref (repeatable)    → an OCI and Docker archive (tar)
 //	POST /images/pull            namespace, ref        Credentials → Progress…
 //	POST /images/push            namespace, ref, [to]  Credentials → Progress…
-//	POST /images/import          namespace, image, [ref]  archive  → Progress…
-//	POST /images/commit          namespace, image, pod, container  → Progress…
+//	POST /images/import          namespace, image, [ref], [edits]  archive  → Progress…
+//	POST /images/commit          namespace, image, pod, container, [edits]  → Progress…
 //	POST /images/remove          ref, [force]                   → Removed
 //	POST /images/prune           [all], [until]                 → Removed
 //	GET  /containers/top         namespace, pod, [container]    → []Process
@@ -18,6 +18,7 @@ package agentapi
 //
 // "namespace" says in whose name it is asked: what Image objects of that
 // namespace declare, it sees under those names; without it, only what was pulled.
+// "edits" are author, message, and change (repeatable): see Edits.
 const (
 	PathImages  = "/images"
 	PathInspect = "/images/inspect"
@@ -52,6 +53,10 @@ const (
 	ParamContainer = "container"
 	// ParamSignal is the name of a signal: "HUP", "SIGHUP".
 	ParamSignal = "signal"
+	// ParamAuthor, ParamMessage and ParamChange are those of Edits.
+	ParamAuthor  = "author"
+	ParamMessage = "message"
+	ParamChange  = "change"
 	// ParamForce removes also what stopped containers use.
 	ParamForce = "force"
 	// ParamAll prunes every unused image, not only those without a name.

@@ -22,6 +22,7 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1alpha1.ImageBuildOptions{}.OpenAPIModelName():   schema_lighterdev_lighter_api_v1alpha1_ImageBuildOptions(ref),
 		v1alpha1.ImageCommitOptions{}.OpenAPIModelName():  schema_lighterdev_lighter_api_v1alpha1_ImageCommitOptions(ref),
 		v1alpha1.ImageContentOptions{}.OpenAPIModelName(): schema_lighterdev_lighter_api_v1alpha1_ImageContentOptions(ref),
+		v1alpha1.ImageEditOptions{}.OpenAPIModelName():    schema_lighterdev_lighter_api_v1alpha1_ImageEditOptions(ref),
 		v1alpha1.ImageList{}.OpenAPIModelName():           schema_lighterdev_lighter_api_v1alpha1_ImageList(ref),
 		v1alpha1.ImagePushOptions{}.OpenAPIModelName():    schema_lighterdev_lighter_api_v1alpha1_ImagePushOptions(ref),
 		v1alpha1.ImageSource{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_ImageSource(ref),
@@ -295,6 +296,39 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageCommitOptions(ref common.Refere
 							Format:      "",
 						},
 					},
+					"author": {
+						SchemaProps: spec.SchemaProps{
+							Description: "author is kept in the image's configuration.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"message": {
+						SchemaProps: spec.SchemaProps{
+							Description: "message is kept in its history.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"change": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "change is an instruction of a Dockerfile that concerns the configuration alone: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR. It may be repeated.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
 				},
 			},
 		},
@@ -327,6 +361,85 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageContentOptions(ref common.Refer
 							Description: "ref chooses one image of an archive that holds several.",
 							Type:        []string{"string"},
 							Format:      "",
+						},
+					},
+					"author": {
+						SchemaProps: spec.SchemaProps{
+							Description: "author is kept in the image's configuration.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"message": {
+						SchemaProps: spec.SchemaProps{
+							Description: "message is kept in its history.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"change": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "change is an instruction of a Dockerfile that concerns the configuration alone: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR. It may be repeated.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_ImageEditOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ImageEditOptions are what a command changes about the image that it makes.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"author": {
+						SchemaProps: spec.SchemaProps{
+							Description: "author is kept in the image's configuration.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"message": {
+						SchemaProps: spec.SchemaProps{
+							Description: "message is kept in its history.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"change": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "change is an instruction of a Dockerfile that concerns the configuration alone: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR. It may be repeated.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
 						},
 					},
 				},

@@ -26,7 +26,24 @@ type ImageContentOptions struct {
 	metav1.TypeMeta `json:",inline"`
 	// ref chooses one image of an archive that holds several.
 	// +optional
-	Ref string `json:"ref,omitempty"`
+	Ref              string `json:"ref,omitempty"`
+	ImageEditOptions `json:",inline"`
+}
+
+// ImageEditOptions are what a command changes about the image that it makes.
+type ImageEditOptions struct {
+	// author is kept in the image's configuration.
+	// +optional
+	Author string `json:"author,omitempty"`
+	// message is kept in its history.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// change is an instruction of a Dockerfile that concerns the configuration
+	// alone: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or
+	// WORKDIR. It may be repeated.
+	// +optional
+	// +listType=atomic
+	Change []string `json:"change,omitempty"`
 }
 
 // ImagePushOptions are the query parameters of the subresource images/push.
@@ -51,19 +68,26 @@ type ImageCommitOptions struct {
 	Pod string `json:"pod,omitempty"`
 	// container is its name in that pod.
 	// +optional
-	Container string `json:"container,omitempty"`
+	Container        string `json:"container,omitempty"`
+	ImageEditOptions `json:",inline"`
 }
 
 // addOptions registers how the options are read from a query.
 func addOptions(scheme *runtime.Scheme) error {
 	return errors.Join(
 		fromQuery(scheme, func(query url.Values, o *ImageBuildOptions) { o.Node = query.Get("node") }),
-		fromQuery(scheme, func(query url.Values, o *ImageContentOptions) { o.Ref = query.Get("ref") }),
+		fromQuery(scheme, func(query url.Values, o *ImageContentOptions) {
+			o.Ref, o.ImageEditOptions = query.Get("ref"), editOptions(query)
+		}),
 		fromQuery(scheme, func(query url.Values, o *ImagePushOptions) { o.Ref, o.To = query.Get("ref"), query.Get("to") }),
 		fromQuery(scheme, func(query url.Values, o *ImageCommitOptions) {
-			o.Pod, o.Container = query.Get("pod"), query.Get("container")
+			o.Pod, o.Container, o.ImageEditOptions = query.Get("pod"), query.Get("container"), editOptions(query)
 		}),
 	)
+}
+
+func editOptions(query url.Values) ImageEditOptions {
+	return ImageEditOptions{Author: query.Get("author"), Message: query.Get("message"), Change: query["change"]}
 }
 
 func fromQuery[T any](scheme *runtime.Scheme, read func(url.Values, *T)) error {

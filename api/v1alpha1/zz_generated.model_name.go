@@ -51,6 +51,11 @@ func (in ImageContentOptions) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ImageEditOptions) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ImageEditOptions"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in ImageList) OpenAPIModelName() string {
 	return "dev.lighter.api.v1alpha1.ImageList"
 }

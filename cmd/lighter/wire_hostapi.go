@@ -59,14 +59,22 @@ type hostContent struct{ *host }
 var _ hostapi.Content = hostContent{}
 
 // Import implements hostapi.Content.
-func (h hostContent) Import(ctx context.Context, namespace, name, ref string, archive io.Reader, _ hostapi.Report) (agentapi.Result, error) {
+func (h hostContent) Import(ctx context.Context, namespace, name, ref string, edits agentapi.Edits, archive io.Reader, _ hostapi.Report) (agentapi.Result, error) {
+	edit, err := image.ParseEdit(edits)
+	if err != nil {
+		return agentapi.Result{}, err
+	}
 	return h.builder.Make(ctx, namespace, name, build.Import, func(ctx context.Context) (ocispec.Descriptor, error) {
-		return h.store.ImportContent(ctx, archive, ref)
+		return h.store.ImportContent(ctx, archive, ref, edit)
 	})
 }
 
 // Commit implements hostapi.Content.
-func (h hostContent) Commit(ctx context.Context, namespace, name, podName, container string, _ hostapi.Report) (agentapi.Result, error) {
+func (h hostContent) Commit(ctx context.Context, namespace, name, podName, container string, edits agentapi.Edits, _ hostapi.Report) (agentapi.Result, error) {
+	edit, err := image.ParseEdit(edits)
+	if err != nil {
+		return agentapi.Result{}, err
+	}
 	picture, err := h.pods.Pod(namespace, podName, "")
 	if err != nil {
 		return agentapi.Result{}, err
@@ -79,6 +87,7 @@ func (h hostContent) Commit(ctx context.Context, namespace, name, podName, conta
 		return agentapi.Result{}, fmt.Errorf("container %s of pod %s/%s was never made: %w", found.Name, namespace, podName, errdefs.ErrFailedPrecondition)
 	}
 	how := image.ForPod(picture.Pod, containerOf(picture.Pod, found.Name))
+	how.Edit = edit
 	how.Pause = func(ctx context.Context) (func() error, error) { return h.pause(ctx, found.ID) }
 	return h.builder.Make(ctx, namespace, name, build.Commit, func(ctx context.Context) (ocispec.Descriptor, error) {
 		return h.store.CommitContent(ctx, found.RootFS, how)

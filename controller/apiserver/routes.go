@@ -60,9 +60,11 @@ func (r imageRoutes) takeContent(ctx context.Context, image *v1alpha1.Image, opt
 		return nil, err
 	}
 	query := about(image, agentapi.ParamImage, image.Name)
-	if ref := options.(*v1alpha1.ImageContentOptions).Ref; ref != "" {
-		query.Set(agentapi.ParamRef, ref)
+	asked := options.(*v1alpha1.ImageContentOptions)
+	if asked.Ref != "" {
+		query.Set(agentapi.ParamRef, asked.Ref)
 	}
+	edits(asked.ImageEditOptions).AddTo(query)
 	return &question{node: node, path: agentapi.PathImport, query: query}, nil
 }
 
@@ -121,8 +123,13 @@ func (r imageRoutes) commit(ctx context.Context, image *v1alpha1.Image, options 
 	if pod.Spec.NodeName == "" {
 		return nil, conflict(image, fmt.Sprintf("waits for pod %s, which is on no host yet: commit when it runs", pod.Name))
 	}
-	return &question{node: pod.Spec.NodeName, path: agentapi.PathCommit, query: about(image,
-		agentapi.ParamImage, image.Name, agentapi.ParamPod, source.Pod, agentapi.ParamContainer, source.Container)}, nil
+	query := about(image, agentapi.ParamImage, image.Name, agentapi.ParamPod, source.Pod, agentapi.ParamContainer, source.Container)
+	edits(asked.ImageEditOptions).AddTo(query)
+	return &question{node: pod.Spec.NodeName, path: agentapi.PathCommit, query: query}, nil
+}
+
+func edits(asked v1alpha1.ImageEditOptions) agentapi.Edits {
+	return agentapi.Edits{Author: asked.Author, Message: asked.Message, Changes: asked.Change}
 }
 
 // mayExec asks what the request's own check could not know: it was about an Image.

@@ -172,13 +172,20 @@ func TestDockerImport(t *testing.T) {
 	ns := namespace(t)
 	t.Parallel()
 	k := newPerson(t)
-	r := k.try(t, rootfs(t), "import", "-n", ns, "-", "base:v1")
+	r := k.try(t, rootfs(t), "import", "-n", ns, "-m", "for tests", "-c", `CMD ["busybox", "cat", "/etc/motd"]`, "-", "base:v1")
 	if r.code != 0 || !strings.HasPrefix(r.out, "sha256:") {
 		t.Fatalf("import: exit code %d\n%s%s", r.code, r.out, r.err)
 	}
-	if out := runsAs(t, ns, "imported", "base:v1", "busybox cat /etc/motd"); out != "hello" {
-		t.Errorf("the pod prints %q", out)
+	create(t, ns, "apiVersion: v1\nkind: Pod\nmetadata: {name: imported}\nspec: {restartPolicy: Never, containers: [{name: c, image: \"base:v1\"}]}\n")
+	if phase, out := untilDone(t, ns, "imported"); phase != corev1.PodSucceeded || strings.TrimSpace(out) != "hello" {
+		t.Errorf("the pod is %s and prints %q", phase, out)
 	}
+	contains(t, "history", lighter(t, "history", "-n", ns, "base:v1"), "lighter import", "for tests")
+	wrong := k.try(t, rootfs(t), "import", "-n", ns, "-c", "RUN true", "-", "wrong:v1")
+	if wrong.code == 0 {
+		t.Error("RUN was taken as a change of the configuration")
+	}
+	contains(t, "import -c", wrong.err, "RUN true", "more than a configuration")
 	bad := k.try(t, strings.Repeat("text", 1000), "import", "-n", ns, "-", "bad:v1")
 	if bad.code == 0 {
 		t.Error("text became an image")
@@ -204,11 +211,12 @@ spec:
 	if phase, log := untilDone(t, ns, "broken"); phase != corev1.PodFailed {
 		t.Fatalf("%s: %s", phase, log)
 	}
-	out := lighter(t, "commit", "-n", ns, "broken/main", "evidence:v1")
+	out := lighter(t, "commit", "-n", ns, "-a", "Ann", "-m", "why it broke", "-c", "ENV FOUND=yes", "broken/main", "evidence:v1")
 	contains(t, "commit", out, "sha256:")
-	if out := runsAs(t, ns, "look", "evidence:v1", "cat /tmp/left; ls /bin/fetch 2>&1 | tail -c 26"); !strings.HasPrefix(out, "evidence") || !strings.Contains(out, "No such file") {
+	if out := runsAs(t, ns, "look", "evidence:v1", "cat /tmp/left; echo $FOUND; ls /bin/fetch 2>&1 | tail -c 26"); !strings.HasPrefix(out, "evidence\nyes\n") || !strings.Contains(out, "No such file") {
 		t.Errorf("the pod prints %q", out)
 	}
+	contains(t, "inspect", lighter(t, "inspect", "-n", ns, "-f", "{{.Author}}: {{.Comment}}", "evidence:v1"), "Ann: why it broke")
 	contains(t, "commit of nothing", lighterFails(t, "commit", "-n", ns, "nobody", "x"), `"nobody" not found`)
 	contains(t, "commit of no container", lighterFails(t, "commit", "-n", ns, "broken/side", "x"), "no container side", "main")
 }

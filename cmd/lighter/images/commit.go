@@ -19,7 +19,7 @@ const defaultContainer = "kubectl.kubernetes.io/default-container"
 
 // Commit makes an image of a container's file system. container is POD or
 // POD/CONTAINER.
-func (c *Cluster) Commit(ctx context.Context, container, tag string, quiet bool) error {
+func (c *Cluster) Commit(ctx context.Context, container, tag string, edits agentapi.Edits, quiet bool) error {
 	pod, name, err := c.container(ctx, container)
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func (c *Cluster) Commit(ctx context.Context, container, tag string, quiet bool)
 		return err
 	}
 	result, err := c.follow(quiet, func(report func(agentapi.Progress)) (agentapi.Result, error) {
-		return object.Commit(ctx, report)
+		return object.Commit(ctx, edits, report)
 	})
 	if err != nil {
 		c.giveUp(ctx, made)

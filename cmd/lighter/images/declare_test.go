@@ -108,11 +108,11 @@ func TestContent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := d.Import(t.Context(), filepath.Join(dir, "good"), "fresh", false); err != nil {
+	if err := d.Import(t.Context(), filepath.Join(dir, "good"), "fresh", agentapi.Edits{}, false); err != nil {
 		t.Error(err)
 	}
 	for _, name := range []string{"new", "known"} {
-		if err := d.Import(t.Context(), filepath.Join(dir, "broken"), name, false); err == nil || !strings.Contains(err.Error(), "archive is damaged") {
+		if err := d.Import(t.Context(), filepath.Join(dir, "broken"), name, agentapi.Edits{}, false); err == nil || !strings.Contains(err.Error(), "archive is damaged") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

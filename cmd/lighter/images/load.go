@@ -57,13 +57,13 @@ func (c *Cluster) loadOne(ctx context.Context, file *os.File, name string, image
 
 // Import makes an image of an archive with a root file system, or of one with a
 // single image, under a name.
-func (c *Cluster) Import(ctx context.Context, path, tag string, quiet bool) error {
+func (c *Cluster) Import(ctx context.Context, path, tag string, edits agentapi.Edits, quiet bool) error {
 	file, name, err := c.open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	result, err := c.send(ctx, file, sending{tag: tag, archive: name, quiet: quiet})
+	result, err := c.send(ctx, file, sending{tag: tag, archive: name, edits: edits, quiet: quiet})
 	if err != nil {
 		return fmt.Errorf("import %s: %w", name, err)
 	}
@@ -76,6 +76,7 @@ type sending struct {
 	tag, archive string
 	// ref chooses one image of an archive that holds several.
 	ref   string
+	edits agentapi.Edits
 	quiet bool
 }
 
@@ -92,7 +93,7 @@ func (c *Cluster) send(ctx context.Context, file *os.File, what sending) (agenta
 	}
 	result, err := c.follow(what.quiet, func(report func(agentapi.Progress)) (agentapi.Result, error) {
 		archive := &upload{Reader: file, name: filepath.Base(what.archive), total: sizeOf(file), report: report}
-		return object.SendContent(ctx, archive, what.ref, report)
+		return object.SendContent(ctx, archive, what.ref, what.edits, report)
 	})
 	if err != nil {
 		c.giveUp(ctx, made)
