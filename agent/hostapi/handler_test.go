@@ -90,7 +90,7 @@ func (fakeHost) Commit(_ context.Context, namespace, image, pod, container strin
 	if pod != "web" {
 		return agentapi.Result{}, apierrors.NewNotFound(metav1.Unversioned.WithResource("pods").GroupResource(), pod)
 	}
-	return agentapi.Result{Name: fmt.Sprint(namespace, "/", image, " ", pod, " ", container)}, nil
+	return agentapi.Result{Name: fmt.Sprint(namespace, "/", image, " ", pod, " ", container, edits.Changes)}, nil
 }
 
 func (fakeHost) Usage(context.Context) (agentapi.Usage, error) {
@@ -146,7 +146,8 @@ func TestPaths(t *testing.T) {
 		{"POST", "/images/push?ref=a&to=reg/b", login, 200, "a to reg/b as ann"},
 		{"POST", "/images/import?namespace=team&image=shop&ref=v1", "12345", 200, `"team/shop v15"`},
 		{"POST", "/images/import?namespace=team", "12345", 400, "wants the parameters image"},
-		{"POST", "/images/commit?namespace=team&image=shop&pod=web&container=c", "", 200, "team/shop web c"},
+		{"POST", "/images/commit?namespace=team&image=shop&pod=web&container=c", "", 200, "team/shop web c[]"},
+		{"POST", "/images/commit?namespace=team&image=shop&pod=web&change=CMD+a&change=CMD+b", "", 200, "[CMD a CMD b]"},
 		{"POST", "/images/commit?namespace=team&image=shop&pod=none", "", 404, `pods`},
 		{"POST", "/images/remove?ref=a", "", 409, "pod team/web uses a"},
 		{"POST", "/images/remove?ref=a&force", "", 200, `"untagged":["a"]`},
