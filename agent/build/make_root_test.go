@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"lighter.dev/lighter/agent/image"
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
@@ -31,7 +32,7 @@ func importForEver(b *Builder, archive string) {
 			return ocispec.Descriptor{}, err
 		}
 		defer file.Close()
-		target, err := b.cfg.Store.ImportContent(ctx, file, "")
+		target, err := b.cfg.Store.ImportContent(ctx, file, "", image.Edit{})
 		fmt.Println("written", err)
 		<-ctx.Done()
 		return target, err
@@ -48,7 +49,7 @@ func TestMake(t *testing.T) {
 	h.image("other", nil)
 	empty := h.settled()
 	load := func(ctx context.Context) (ocispec.Descriptor, error) {
-		return h.store.ImportContent(ctx, bytes.NewReader(busyboxTar(t)), "")
+		return h.store.ImportContent(ctx, bytes.NewReader(busyboxTar(t)), "", image.Edit{})
 	}
 	res, err := h.builder.Make(ctx, "default", "shop", Import, load)
 	if err != nil {
@@ -71,7 +72,7 @@ func TestMake(t *testing.T) {
 	}
 	after := h.settled()
 	_, err = h.builder.Make(ctx, "default", "shop", Commit, func(ctx context.Context) (ocispec.Descriptor, error) {
-		if _, err := h.store.ImportContent(ctx, strings.NewReader("no tar"), ""); err == nil {
+		if _, err := h.store.ImportContent(ctx, strings.NewReader("no tar"), "", image.Edit{}); err == nil {
 			t.Error("no tar was imported")
 		}
 		return ocispec.Descriptor{}, errors.New("the disk burns")
