@@ -58,17 +58,17 @@ func TestDockerPush(t *testing.T) {
 	host := needRegistry(t)
 	t.Parallel()
 	ns := namespace(t)
-	toolbox(t, ns)
+	box(t, ns)
 	ann, stranger := newPerson(t), newPerson(t)
-	name := host + "/" + ns + "/toolbox:v1"
-	ann.fails(t, []string{"push", "-n", ns, name}, "no such image", "near it: toolbox:latest")
-	ann.run(t, "tag", "-n", ns, "toolbox", name)
+	name := host + "/" + ns + "/box:v1"
+	ann.fails(t, []string{"push", "-n", ns, name}, "no such image", "near it: ", "box:v1")
+	ann.run(t, "tag", "-n", ns, "box:v1", name)
 	stranger.fails(t, []string{"push", "-n", ns, name}, "wants credentials")
 	if r := ann.login(t, registryPassword); r.code != 0 {
 		t.Fatal(r.err)
 	}
 	out := ann.run(t, "push", "-n", ns, name)
-	contains(t, "push", out, "The push refers to repository ["+host+"/"+ns+"/toolbox]", "v1: digest: sha256:", "Pushed")
+	contains(t, "push", out, "The push refers to repository ["+host+"/"+ns+"/box]", "v1: digest: sha256:", "Pushed")
 	contains(t, "second push", ann.run(t, "push", "-n", ns, name), "Layer already exists", "v1: digest: sha256:")
 	contains(t, "rmi", ann.run(t, "rmi", "-n", ns, name), "Untagged: "+name)
 
@@ -77,7 +77,7 @@ func TestDockerPush(t *testing.T) {
 	out = ann.run(t, "pull", "-n", ns, name)
 	contains(t, "pull", out, "host-1: ", "host-2: Pull complete", "host-3: ", "Digest: sha256:", name)
 	out = ann.run(t, "images", "-n", ns, name, "--format", "{{.Repository}} {{.Tag}} {{.Hosts}}")
-	contains(t, "images", out, host+"/"+ns+"/toolbox v1 [host-1 host-2 host-3]")
+	contains(t, "images", out, host+"/"+ns+"/box v1 [host-1 host-2 host-3]")
 	contains(t, "push of a pulled image", ann.run(t, "push", "-n", ns, name), "digest: sha256:")
 	out = ann.run(t, "pull", "-n", ns, "--node", "host-2", "-q", name)
 	if strings.TrimSpace(out) != name {
@@ -95,13 +95,13 @@ func TestDockerPullSecret(t *testing.T) {
 	host := needRegistry(t)
 	t.Parallel()
 	source, ns := namespace(t), namespace(t)
-	toolbox(t, source)
+	box(t, source)
 	ann := newPerson(t)
 	if r := ann.login(t, registryPassword); r.code != 0 {
 		t.Fatal(r.err)
 	}
 	name := host + "/" + source + "/private:v1"
-	ann.run(t, "tag", "-n", source, "toolbox", name)
+	ann.run(t, "tag", "-n", source, "box:v1", name)
 	ann.run(t, "push", "-n", source, name)
 	deployment := `apiVersion: apps/v1
 kind: Deployment

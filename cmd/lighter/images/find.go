@@ -29,8 +29,9 @@ func (c *Cluster) objects(ctx context.Context, namespace string) ([]v1alpha1.Ima
 	return list.Items, nil
 }
 
-// held asks all hosts what they hold, as the namespaces see it. Hosts that do
-// not answer are named in a warning: the rest is worth seeing.
+// held asks all hosts what they hold, as the namespaces see it and, for "", what
+// they have pulled. Hosts that do not answer are named in a warning: the rest is
+// worth seeing.
 func (c *Cluster) held(ctx context.Context, namespaces ...string) (held, error) {
 	ready, silent, err := c.hosts(ctx)
 	if apierrors.IsForbidden(err) {
@@ -85,7 +86,7 @@ func (c *Cluster) find(ctx context.Context, ref string) (Row, error) {
 	if found, err := pick(union(objects, nil, false), ref); err == nil {
 		return found, nil
 	}
-	held, err := c.held(ctx, c.Namespace)
+	held, err := c.held(ctx, "", c.Namespace)
 	if err != nil {
 		return Row{}, err
 	}
@@ -168,15 +169,19 @@ func near(rows []Row, ref string) string {
 		return ""
 	}
 	wanted := path.Base(named.Name())
-	var like []string
+	var same, like []string
 	for _, row := range rows {
-		base := path.Base(withoutTag(row.Name))
-		if row.Name != "" && (strings.Contains(base, wanted) || strings.Contains(wanted, base)) {
+		switch base := path.Base(withoutTag(row.Name)); {
+		case row.Name == "":
+		case base == wanted:
+			same = append(same, shortName(row.Name))
+		case strings.Contains(base, wanted) || strings.Contains(wanted, base):
 			like = append(like, shortName(row.Name))
 		}
 	}
+	slices.Sort(same)
 	slices.Sort(like)
-	like = slices.Compact(like)
+	like = slices.Compact(append(same, like...))
 	if len(like) == 0 {
 		return " (\"lighter images\" lists what there is, \"lighter pull\" fetches one)"
 	}

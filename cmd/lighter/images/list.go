@@ -36,7 +36,7 @@ func (c *Cluster) List(ctx context.Context, options ListOptions) error {
 
 // rows are all images, as the namespace sees them or as all namespaces do.
 func (c *Cluster) rows(ctx context.Context, everywhere bool) ([]Row, error) {
-	namespace, namespaces := c.Namespace, []string{c.Namespace}
+	namespace, namespaces := c.Namespace, []string{"", c.Namespace}
 	if everywhere {
 		namespace = ""
 	}

@@ -85,7 +85,9 @@ func union(objects []v1alpha1.Image, held held, everywhere bool) []Row {
 	return rows
 }
 
-// pulled are the names that no object declares, and images without any.
+// pulled are the names that no object declares, and images without any. What a
+// host says of a namespace's names is left out: objects say it, and a host may not
+// know yet that one is gone.
 func pulled(declared map[version]bool, objects []v1alpha1.Image, held held) []Row {
 	wanted := map[string]bool{}
 	for _, object := range objects {
@@ -94,6 +96,9 @@ func pulled(declared map[version]bool, objects []v1alpha1.Image, held held) []Ro
 	found := map[version]bool{}
 	for _, list := range held {
 		for _, image := range list {
+			if len(image.Namespaces) > 0 {
+				continue
+			}
 			for _, name := range image.Names {
 				if this := (version{name, image.Digest}); !declared[this] && !declared[version{name, ""}] {
 					found[this] = true
@@ -120,8 +125,10 @@ func (r *Row) locate(held held) {
 			if image.Digest != r.Digest || (r.Object == "" && r.Name != "" && !slices.Contains(image.Names, r.Name)) {
 				continue
 			}
-			r.Hosts = append(r.Hosts, host)
-			r.Containers += image.Containers
+			if !slices.Contains(r.Hosts, host) {
+				r.Hosts = append(r.Hosts, host)
+				r.Containers += image.Containers
+			}
 			if image.Size > r.Size {
 				r.Size = image.Size
 			}
@@ -131,7 +138,6 @@ func (r *Row) locate(held held) {
 		}
 	}
 	slices.Sort(r.Hosts)
-	r.Hosts = slices.Compact(r.Hosts)
 }
 
 func compareBool(a, b bool) int {

@@ -43,6 +43,7 @@ func TestUnion(t *testing.T) {
 			[]string{"default/shop shop:v1 a ", "other/shop shop:v1 c "}},
 		{"pulled and declared elsewhere", []*v1alpha1.Image{imageObject("n", a, "nginx")}, held{"h1": {{Names: []string{nginx}, Digest: b}}}, true,
 			[]string{"/ nginx:latest b h1", "default/n nginx:latest a "}},
+		{"a host that does not know yet that the object is gone", nil, held{"h1": {{Names: []string{nginx}, Namespaces: []string{"default"}, Digest: a}}}, false, nil},
 		{"without a name", nil, held{"h1": {{Digest: a}}}, false, []string{"/ <none>:<none> a h1"}},
 	}
 	for _, test := range tests {
