@@ -14,7 +14,9 @@ func (s *Store) Pull(ctx context.Context, namespace, ref string, auth []agentapi
 	req := Request{Namespace: namespace, Ref: ref, Policy: corev1.PullAlways, Auth: fromAPI(auth)}
 	if report != nil {
 		req.Progress = func(p Progress) {
-			report(agentapi.Progress{Status: "Downloading", Current: p.Done, Total: p.Total})
+			if p.Blob.Digest != "" {
+				report(p.Blob.line())
+			}
 		}
 	}
 	img, err := s.Ensure(ctx, req)
@@ -22,6 +24,18 @@ func (s *Store) Pull(ctx context.Context, namespace, ref string, auth []agentapi
 		return agentapi.Result{}, err
 	}
 	return agentapi.Result{Name: img.Name, Digest: img.Target.String(), Size: img.LayerSize}, nil
+}
+
+// line says it in Docker's words.
+func (b BlobProgress) line() agentapi.Progress {
+	line := agentapi.Progress{ID: b.Digest.String(), Status: "Downloading", Current: b.Done, Total: b.Total}
+	switch {
+	case b.Present:
+		line.Status = "Already exists"
+	case b.Done == b.Total:
+		line.Status = "Download complete"
+	}
+	return line
 }
 
 func fromAPI(auth []agentapi.Credential) []Credential {

@@ -112,7 +112,7 @@ func (f *fetcher) fetchFrom(ctx context.Context, src source, desc ocispec.Descri
 	case err == nil:
 		return nil
 	case errdefs.IsAlreadyExists(err):
-		f.add(desc.Size, 0)
+		f.moved(desc.Size, BlobProgress{Digest: desc.Digest, Done: desc.Size, Total: desc.Size, Present: true})
 		return nil
 	case errdefs.IsFailedPrecondition(err):
 		f.store.log.Warn("blob does not match its digest, dropped", "digest", desc.Digest, "from", src.name, "error", err)
@@ -144,9 +144,16 @@ func (f *fetcher) counting(children images.HandlerFunc) images.HandlerFunc {
 
 func (f *fetcher) add(done, total int64) {
 	f.mu.Lock()
-	f.done += done
 	f.total += total
-	p := Progress{Done: min(f.done, f.total), Total: f.total}
+	f.mu.Unlock()
+	f.moved(done, BlobProgress{})
+}
+
+// moved reports that bytes of a blob arrived.
+func (f *fetcher) moved(n int64, blob BlobProgress) {
+	f.mu.Lock()
+	f.done += n
+	p := Progress{Done: min(f.done, f.total), Total: f.total, Blob: blob}
 	f.mu.Unlock()
 	f.report(p)
 }
@@ -162,20 +169,26 @@ func (c countingFetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io
 	if err != nil {
 		return nil, err
 	}
-	return &countingReader{ReadCloser: rc, f: c.f}, nil
+	return &countingReader{ReadCloser: rc, f: c.f, blob: BlobProgress{Digest: desc.Digest, Total: desc.Size}}, nil
 }
 
 type countingReader struct {
 	io.ReadCloser
-	f *fetcher
+	f    *fetcher
+	blob BlobProgress
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	if n > 0 {
-		c.f.add(int64(n), 0)
+		c.moved(int64(n))
 	}
 	return n, err
+}
+
+func (c *countingReader) moved(n int64) {
+	c.blob.Done = min(c.blob.Done+n, c.blob.Total)
+	c.f.moved(n, c.blob)
 }
 
 // Seek lets a broken fetch go on at an offset, if the source can.
@@ -186,7 +199,7 @@ func (c *countingReader) Seek(offset int64, whence int) (int64, error) {
 	}
 	n, err := seeker.Seek(offset, whence)
 	if err == nil && whence == io.SeekStart {
-		c.f.add(n, 0)
+		c.moved(n)
 	}
 	return n, err
 }

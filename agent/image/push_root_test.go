@@ -202,10 +202,10 @@ func TestPushRoundTrip(t *testing.T) {
 			if len(removed.Deleted) != 1 || removed.Reclaimed == 0 || count(t, s).Blobs != 0 {
 				t.Errorf("removed %+v; left %+v", removed, count(t, s))
 			}
-			got, err := s.Pull(ctx, "", to, nil, nil)
+			got, err := s.Pull(ctx, "", to, nil, lines.add)
 			must(t, err)
-			if got.Digest != want.String() {
-				t.Errorf("pulled %s, pushed %s", got.Digest, want)
+			if got.Digest != want.String() || !lines.has("Download complete") {
+				t.Errorf("pulled %s, pushed %s; progress %v", got.Digest, want, lines.all)
 			}
 			var out bytes.Buffer
 			must(t, s.Save(ctx, &out, "", to))

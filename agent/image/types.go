@@ -35,6 +35,16 @@ type Credential struct {
 // Progress counts the bytes of all blobs of one image.
 type Progress struct {
 	Done, Total int64
+	// Blob is the one that moved, "" if none did.
+	Blob BlobProgress
+}
+
+// BlobProgress counts the bytes of one blob.
+type BlobProgress struct {
+	Digest      digest.Digest
+	Done, Total int64
+	// Present: it was here before.
+	Present bool
 }
 
 // Image is an image that is present and unpacked on this host.

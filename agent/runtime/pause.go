@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
+
+// pauseWait is how long processes in the middle of a system call may take to stop.
+const pauseWait = 10 * time.Second
 
 // Pause stops all processes of a running container where they are, until Resume. A
 // pause does not outlive the process that asked for it: the next one resumes what
@@ -26,6 +30,8 @@ func (e *Engine) Pause(ctx context.Context, id string) error {
 	if err := e.saveRecord(c); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, pauseWait)
+	defer cancel()
 	if err := e.cgroups.Freeze(ctx, e.containerCgroup(&c.spec)); err != nil {
 		return errors.Join(fmt.Errorf("pause container %s: %w", id, err), e.resume(c))
 	}
