@@ -140,3 +140,29 @@ func TestStats(t *testing.T) {
 		}
 	}
 }
+
+func TestDying(t *testing.T) {
+	if Dying(os.Getpid()) {
+		t.Error("this process is not dying")
+	}
+	for text, want := range map[string]bool{
+		"Name:\tsh\nState:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n": false,
+		"Name:\tsh\nState:\tR (running)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n":  true,
+		"Name:\tsh\nState:\tR (running)\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n":  true,
+		"Name:\tsh\nState:\tZ (zombie)\n": true,
+	} {
+		if got := killed(text); got != want {
+			t.Errorf("%q: killed %v, want %v", text, got, want)
+		}
+	}
+	for text, want := range map[string]bool{
+		"12 (sh) S 1 12 12 0 -1 4194304 100 0 0":      false, // PF_RANDOMIZE
+		"12 (a) b (c) R 1 12 12 0 -1 4195588 100 0 0": true,  // and PF_EXITING, PF_SIGNALED
+		"12 (cut off) R 1":                            false,
+		"":                                            false,
+	} {
+		if got := exiting(text); got != want {
+			t.Errorf("%q: exiting %v, want %v", text, got, want)
+		}
+	}
+}

@@ -83,13 +83,23 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// Dying says whether a process has SIGKILL pending or has ended already.
+// Dying says whether a process has SIGKILL pending, is on its way out, or has
+// ended already.
 func Dying(pid int) bool {
-	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
+	dir := "/proc/" + strconv.Itoa(pid)
+	status, err := os.ReadFile(dir + "/status")
+	if err != nil || killed(string(status)) {
 		return true
 	}
-	for line := range strings.Lines(string(raw)) {
+	// Between the two a process has taken its SIGKILL and is not dead yet, which
+	// may last on a busy machine.
+	stat, err := os.ReadFile(dir + "/stat")
+	return err != nil || exiting(string(stat))
+}
+
+// killed reads proc(5)'s status: is SIGKILL pending, or the process dead?
+func killed(status string) bool {
+	for line := range strings.Lines(status) {
 		key, value, _ := strings.Cut(line, ":")
 		value = strings.TrimSpace(value)
 		switch key {
@@ -104,6 +114,19 @@ func Dying(pid int) bool {
 		}
 	}
 	return false
+}
+
+// exiting reads the flags in proc(5)'s stat, the ninth field. The second one, the
+// command's name in parentheses, may itself have blanks and parentheses.
+func exiting(stat string) bool {
+	const pfExiting = 0x4 // PF_EXITING, linux/sched.h
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	const flags = 9 - 3 // the first of fields is the third of stat
+	if len(fields) <= flags {
+		return false
+	}
+	word, err := strconv.ParseUint(fields[flags], 10, 64)
+	return err == nil && word&pfExiting != 0
 }
 
 // Join moves a process into a cgroup, in every hierarchy.
