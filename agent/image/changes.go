@@ -80,17 +80,25 @@ func withoutMountPoints(all []agentapi.Change, points []string) []agentapi.Chang
 	above := func(name string) bool {
 		return slices.ContainsFunc(points, func(point string) bool { return strings.HasPrefix(point, name+"/") })
 	}
+	byPath := func(a, b agentapi.Change) int { return strings.Compare(a.Path, b.Path) }
+	slices.SortFunc(all, byPath)
 	// Backwards, what is in a folder is seen before the folder.
-	told := map[string]bool{}
-	var out []agentapi.Change
-	slices.SortFunc(all, func(a, b agentapi.Change) int { return strings.Compare(a.Path, b.Path) })
+	kinds := map[string]string{}
 	for _, c := range slices.Backward(all) {
-		if c.Kind != agentapi.Deleted && (mounted(c.Path) || above(c.Path) && !told[c.Path]) {
+		_, inside := kinds[c.Path]
+		if c.Kind != agentapi.Deleted && (mounted(c.Path) || above(c.Path) && !inside) {
 			continue
 		}
-		out = append(out, c)
-		told[path.Dir(c.Path)] = true
+		kinds[c.Path] = c.Kind
+		// A folder in which something changed has changed, as Docker sees it.
+		for dir := path.Dir(c.Path); dir != "/" && kinds[dir] == ""; dir = path.Dir(dir) {
+			kinds[dir] = agentapi.Changed
+		}
 	}
-	slices.Reverse(out)
+	var out []agentapi.Change
+	for name, kind := range kinds {
+		out = append(out, agentapi.Change{Kind: kind, Path: name})
+	}
+	slices.SortFunc(out, byPath)
 	return out
 }

@@ -16,6 +16,7 @@ func TestWithoutMountPoints(t *testing.T) {
 		{"A /etc, A /etc/hosts, A /etc/deep, A /etc/deep/own", "/etc/hosts", "A /etc, A /etc/deep, A /etc/deep/own"},
 		{"A /data, A /data/volume, A /data/volume/x", "/data/volume", ""},
 		{"A /dev, A /dev/pts, A /proc, A /sys, C /devel", "", "C /devel"},
+		{"A /a/deep/file, D /b/gone", "", "C /a, C /a/deep, A /a/deep/file, C /b, D /b/gone"},
 		{"A /etcetera, D /etc/hosts, C /etc", "/etc/hosts", "C /etc, D /etc/hosts, A /etcetera"},
 	} {
 		var all []agentapi.Change

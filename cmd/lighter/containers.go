@@ -16,7 +16,7 @@ import (
 func newContainerVerbs() []*cobra.Command {
 	return []*cobra.Command{
 		newRunCommand(), newPsCommand(), newStartCommand(), newStopCommand(), newRestartCommand(), newKillCommand(),
-		newWaitCommand(), newRmCommand(), newRenameCommand(), newDiffCommand(), newTopCommand(), newStatsCommand(),
+		newWaitCommand(), newRmCommand(), newRenameCommand(), newDiffCommand(), newTopCommand(), newStatsCommand(), newDebugCommand(),
 	}
 }
 

@@ -16,5 +16,7 @@ func newKillCommand() *cobra.Command {
 of "lighter run" stays stopped, whatever its restart policy.`,
 	}
 	cmd.Flags().StringVarP(&signal, "signal", "s", "KILL", "name or number of the signal")
-	return containerVerb(cmd, func(ctx context.Context, c *containers.Cluster, args []string) error { return c.Kill(ctx, args, signal) })
+	return containerVerb(cmd, func(ctx context.Context, c *containers.Cluster, args []string) error {
+		return c.Kill(ctx, args, signal)
+	})
 }

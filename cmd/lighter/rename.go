@@ -14,5 +14,7 @@ func newRenameCommand() *cobra.Command {
 		Long: `Gives a container another name, by which the verbs on containers find it. Its pod
 keeps the name that it has, as Kubernetes knows no other.`,
 	}
-	return containerVerb(cmd, func(ctx context.Context, c *containers.Cluster, args []string) error { return c.Rename(ctx, args[0], args[1]) })
+	return containerVerb(cmd, func(ctx context.Context, c *containers.Cluster, args []string) error {
+		return c.Rename(ctx, args[0], args[1])
+	})
 }

@@ -15,5 +15,7 @@ func newStatsCommand() *cobra.Command {
 		Long: "Shows the processor time and memory of running containers, every second. 100 % is one processor.",
 	}
 	cmd.Flags().BoolVar(&once, "no-stream", false, "only once")
-	return containerVerb(cmd, func(ctx context.Context, c *containers.Cluster, args []string) error { return c.Stats(ctx, args, !once) })
+	return containerVerb(cmd, func(ctx context.Context, c *containers.Cluster, args []string) error {
+		return c.Stats(ctx, args, !once)
+	})
 }

@@ -1,5 +1,5 @@
 // Package containers is what Docker's users know of containers, on a cluster:
-// run, ps, stop, start, restart, kill, rm, wait, rename, diff, top, stats. A
+// run, ps, stop, start, restart, kill, rm, wait, rename, diff, top, stats, debug. A
 // container of "lighter run" is a pod that keeps its place when it is stopped:
 // hack/decisions/0011-containers-as-docker-users-know-them.md.
 //
@@ -12,4 +12,5 @@
 //   - remove.go   rm, wait and rename
 //   - ps.go row.go  the list
 //   - inside.go stats.go  diff and top, which agents answer; usage
+//   - debug.go    a shell where a container has failed
 package containers

@@ -140,6 +140,25 @@ func TestPercentCPU(t *testing.T) {
 	}
 }
 
+func TestFailed(t *testing.T) {
+	well, badly, running := over(0, "Completed", ""), over(2, "Error", ""), runs()
+	crashes := corev1.ContainerStatus{Name: "loops", State: waits("CrashLoopBackOff", ""), LastTerminationState: over(1, "Error", "")}
+	crashes.LastTerminationState.Terminated.FinishedAt = at(time.Second)
+	pod := podWith(corev1.ContainerStatus{}, func(p *corev1.Pod) {
+		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "init", State: well}}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "bad", State: badly}, crashes, {Name: "up", State: running}}
+	})
+	for name, want := range map[string]string{"": "loops", "bad": "bad", "init": "init", "up": "", "nobody": ""} {
+		if got, err := failed(pod, name); got != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %q, %v, want %q", name, got, err, want)
+		}
+	}
+	pod.Status.ContainerStatuses = pod.Status.ContainerStatuses[2:]
+	if _, err := failed(pod, ""); err == nil || !strings.Contains(err.Error(), "lighter exec") {
+		t.Errorf("none: %v", err)
+	}
+}
+
 func TestEnd(t *testing.T) {
 	last := corev1.ContainerStatus{State: runs(), LastTerminationState: over(3, "Error", "")}
 	if end := endOf(podWith(last), "old"); end == nil || end.ExitCode != 3 {
