@@ -20,6 +20,7 @@ if [[ ${1:-} == --test ]]; then
 	need docker-registry docker-registry
 	need tcpdump tcpdump
 	need dig dnsutils
+	need debootstrap debootstrap
 	need mkfs.btrfs btrfs-progs # the btrfs storage driver is tested on a file system in a file
 	need gcc gcc # the race detector links with it
 fi

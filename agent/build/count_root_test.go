@@ -3,7 +3,9 @@ package build
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +21,9 @@ import (
 // tally counts everything that a build could leave behind.
 type tally struct {
 	Blobs, Ingests, Snapshots, Leases, Records, Mounts, Steps int
+	// Processes have their root below the host's folder; Containers are those
+	// that the runtime knows with a bundle there.
+	Processes, Containers int
 	// Files are snapshot folders on disk, which the database may not know.
 	Files int
 }
@@ -59,7 +64,44 @@ func (h *host) tally() tally {
 			n.Steps++
 		}
 	}
+	n.Processes, n.Containers = h.processes(), h.containers()
 	return n
+}
+
+// processes counts those whose file system is a build step's.
+func (h *host) processes() int {
+	roots, err := filepath.Glob("/proc/[0-9]*/mountinfo")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	count := 0
+	for _, path := range roots {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended
+		}
+		// The first mount of a container is its root: an overlay of our snapshots.
+		for _, line := range strings.Split(string(raw), "\n") {
+			if fields := strings.Fields(line); len(fields) > 4 && fields[4] == "/" && strings.Contains(line, h.root) {
+				count++
+				break
+			}
+		}
+	}
+	return count
+}
+
+// containers counts what the runtime still has a record of.
+func (h *host) containers() int {
+	command, err := findRuntime("")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	out, err := exec.Command(command, "list", "--format", "json").Output()
+	if err != nil {
+		return 0 // it never ran
+	}
+	return strings.Count(string(out), executorRoot(filepath.Join(h.root, "build")))
 }
 
 func list(dir string) []os.DirEntry {

@@ -68,8 +68,8 @@ func TestKilledAgent(t *testing.T) {
 	if left[0] != left[1] {
 		t.Errorf("a killed agent left something:\nfirst  %+v\nsecond %+v", left[0], left[1])
 	}
-	if left[0].Mounts+left[0].Steps+left[0].Ingests != 0 {
-		t.Errorf("mounts, steps or unfinished blobs are left: %+v", left[0])
+	if n := left[0]; n.Mounts+n.Steps+n.Ingests+n.Processes+n.Containers != 0 {
+		t.Errorf("mounts, steps, processes or unfinished blobs are left: %+v", n)
 	}
 	write(t, filepath.Join(dir, "Dockerfile"), "FROM busybox\nRUN echo fine\nRUN echo again\n")
 	if _, out, err := h.build(context.Background(), "doomed", dir); err != nil {

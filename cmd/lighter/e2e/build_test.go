@@ -3,6 +3,7 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -336,4 +337,30 @@ func imageFile(t *testing.T, name, folder string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestDebianBase: a distribution's base image without any registry, from its
+// packages, imported, built on and run.
+func TestDebianBase(t *testing.T) {
+	t.Parallel()
+	ns, k := namespace(t), ours(t)
+	archive := filepath.Join(t.TempDir(), "rootfs.tar")
+	out, err := exec.Command("../../../hack/debian-base.sh", archive).CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 3 {
+		t.Skipf("no Debian base can be made here: %s", out)
+	} else if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	k.run(t, "import", "-n", ns, archive, "debian:base")
+	dir := source(t, map[string]string{"Dockerfile": "FROM debian:base\nRUN sh -c 'dpkg --version | head -n 1' && apt-get --version | head -n 1\nCMD [\"sh\", \"-c\", \". /etc/os-release; echo runs $ID\"]\n"})
+	k.run(t, "build", "-n", ns, "-t", "on-debian", dir)
+	k.run(t, "create", "-n", ns, "-f", podFile(t, "debian", "on-debian"))
+	eventually(t, time.Minute, "the pod says what it runs", func() error {
+		out, err := output("logs", "-n", ns, "debian")
+		if err == nil && !strings.Contains(out, "runs debian") {
+			err = errOutput(out)
+		}
+		return err
+	})
 }
