@@ -29,10 +29,20 @@ func TestInlineBuild(t *testing.T) {
 	if got := h.read("shop", "who"); got != "from the object\n" {
 		t.Errorf("with a folder, built %q", got)
 	}
+	h.image("high", source("FROM nowhere.invalid/base:1\n"))
+	if _, err := buildPlain(t, h.client("high", "", nil)); err == nil {
+		t.Error("built on nothing")
+	}
+	if got := condition(h.api.status("high"), v1alpha1.ImageBuilt); got.Reason != v1alpha1.ReasonBaseUnavailable {
+		t.Errorf("without its base: %+v", got)
+	}
 	h.image("bad", source("FROM busybox\nRUN echo why not; false\n"))
 	_, err := buildPlain(t, h.client("bad", "", nil))
 	if err == nil || !strings.Contains(err.Error(), "why not") || !strings.Contains(err.Error(), "Dockerfile:2") {
 		t.Errorf("a failing step: %v", err)
+	}
+	if got := condition(h.api.status("bad"), v1alpha1.ImageBuilt); got.Reason != v1alpha1.ReasonBuildFailed {
+		t.Errorf("after a failing step: %+v", got)
 	}
 }
 

@@ -133,7 +133,7 @@ func (c *buildServer) build(ctx context.Context, br *bridge, asked *controlapi.S
 	resp, res, err := c.solve(ctx, img, names, req, output)
 	if err != nil {
 		cancelled := ctx.Err() != nil || b.run.Err() != nil
-		rep.failed(failureMessage(err, output), cancelled)
+		rep.failed(reasonOf(err), failureMessage(err, output), cancelled)
 		return nil, err
 	}
 	rep.succeeded(res)

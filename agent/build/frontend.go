@@ -2,7 +2,9 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
@@ -11,6 +13,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"lighter.dev/lighter/agent/image"
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // sourceScheme is how BuildKit names container images in its graphs.
@@ -42,22 +45,30 @@ func (n *nearbyImages) ResolveImageConfig(ctx context.Context, ref string, opt s
 	if err != nil {
 		return "", "", nil, err
 	}
-	return n.Client.ResolveImageConfig(ctx, base, n.mode(opt, base == ref))
+	name, dgst, config, err := n.Client.ResolveImageConfig(ctx, base, n.mode(opt, base == ref))
+	if err != nil {
+		return "", "", nil, baseError{err}
+	}
+	return name, dgst, config, nil
 }
 
 // ResolveSourceMetadata is asked for images in COPY --from and named contexts.
 func (n *nearbyImages) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
-	if len(op.Identifier) > len(sourceScheme) && op.Identifier[:len(sourceScheme)] == sourceScheme {
-		ref := op.Identifier[len(sourceScheme):]
-		base, err := n.fetch(ctx, ref)
-		if err != nil {
-			return nil, err
-		}
-		opt = n.mode(opt, base == ref)
-		op = op.CloneVT()
-		op.Identifier = sourceScheme + base
+	ref, isImage := strings.CutPrefix(op.Identifier, sourceScheme)
+	if !isImage || ref == "" {
+		return n.Client.ResolveSourceMetadata(ctx, op, opt)
 	}
-	return n.Client.ResolveSourceMetadata(ctx, op, opt)
+	base, err := n.fetch(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	op = op.CloneVT()
+	op.Identifier = sourceScheme + base
+	meta, err := n.Client.ResolveSourceMetadata(ctx, op, n.mode(opt, base == ref))
+	if err != nil {
+		return nil, baseError{err}
+	}
+	return meta, nil
 }
 
 // mode makes the answer that of the registry, if that was asked for. The answer
@@ -80,7 +91,21 @@ func (n *nearbyImages) mode(opt sourceresolver.Opt, foreign bool) sourceresolver
 func (n *nearbyImages) fetch(ctx context.Context, ref string) (string, error) {
 	base, err := n.store.EnsureNearby(ctx, n.namespace, ref)
 	if err != nil {
-		return "", fmt.Errorf("base image %s: %w", ref, err)
+		return "", baseError{fmt.Errorf("base image %s: %w", ref, err)}
 	}
 	return base, nil
+}
+
+// baseError is a failure to get what a Dockerfile builds on. The Dockerfile may be
+// right: the base is yet to be built, or its registry cannot be reached.
+type baseError struct{ error }
+
+func (e baseError) Unwrap() error { return e.error }
+
+// reasonOf is what an Image's status calls a failure.
+func reasonOf(err error) string {
+	if errors.As(err, &baseError{}) {
+		return v1alpha1.ReasonBaseUnavailable
+	}
+	return v1alpha1.ReasonBuildFailed
 }

@@ -72,7 +72,7 @@ func (b *Builder) Make(ctx context.Context, namespace, name string, what Work, d
 	}
 	res, err := b.make(ctx, namespace, names, do)
 	if err != nil {
-		rep.failed(err.Error(), ctx.Err() != nil)
+		rep.failed(v1alpha1.ReasonBuildFailed, err.Error(), ctx.Err() != nil)
 		return agentapi.Result{}, err
 	}
 	rep.succeeded(res)

@@ -56,8 +56,8 @@ func (r *report) succeeded(res result) {
 	r.end(outcome{Reason: w.reason, Message: w.done + " " + res.Digest, Result: res, At: metav1.Now()})
 }
 
-func (r *report) failed(message string, cancelled bool) {
-	o := outcome{Reason: v1alpha1.ReasonBuildFailed, Message: cut(message, maxMessage), At: metav1.Now()}
+func (r *report) failed(reason, message string, cancelled bool) {
+	o := outcome{Reason: reason, Message: cut(message, maxMessage), At: metav1.Now()}
 	if cancelled {
 		w := r.entry.Work.words()
 		o.Reason, o.Message = v1alpha1.ReasonBuildCancelled, "the "+w.noun+" was cancelled: its client or its host went away. "+w.again

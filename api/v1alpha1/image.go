@@ -188,6 +188,9 @@ const (
 	ReasonCommitted = "Committed"
 	// ReasonBuildFailed: a step of the Dockerfile, an import or a commit failed.
 	ReasonBuildFailed = "BuildFailed"
+	// ReasonBaseUnavailable: an image that the Dockerfile builds on cannot be had. It
+	// may be later, so a build by the cluster alone is tried again.
+	ReasonBaseUnavailable = "BaseUnavailable"
 	// ReasonBuildCancelled: the client or the agent went away in mid-build.
 	ReasonBuildCancelled = "BuildCancelled"
 	// ReasonBuildStarted: the build runs.

@@ -41,7 +41,8 @@ type buildContext struct {
 }
 
 // needsBuild tells whether the cluster has to build an Image now. A build that
-// failed is not repeated before something is different; one that was cut off is.
+// failed is not repeated before something is different; one that was cut off is,
+// and one that had no base to build on: nobody tells when there is one.
 func needsBuild(image *v1alpha1.Image, hash string) bool {
 	if image.DeletionTimestamp != nil || !image.Spec.Source.BuiltByCluster() || isBuilding(image) {
 		return false
@@ -50,7 +51,8 @@ func needsBuild(image *v1alpha1.Image, hash string) bool {
 	switch {
 	case built == nil || built.Status == metav1.ConditionUnknown:
 		return true
-	case built.ObservedGeneration < image.Generation, built.Reason == v1alpha1.ReasonBuildCancelled:
+	case built.ObservedGeneration < image.Generation,
+		built.Reason == v1alpha1.ReasonBuildCancelled, built.Reason == v1alpha1.ReasonBaseUnavailable:
 		return true
 	}
 	return image.Spec.Source.ConfigMap != nil && hash != image.Status.ContextHash
@@ -122,14 +124,20 @@ func (c *Controller) build(ctx context.Context, key string, image *v1alpha1.Imag
 	c.backOff.Next(attempt, c.now())
 	c.buildRunner.EnqueueAfter(key, c.backOff.Get(attempt))
 	c.log.Warn("build not done, will retry", "image", key, "in", c.backOff.Get(attempt), "error", err)
+	if errors.Is(err, errUnsettled) {
+		return nil // the agent has said more
+	}
 	why := fmt.Sprintf("The cluster could not build it, and will try again: %v", err)
 	c.recorder.Event(image, corev1.EventTypeWarning, v1alpha1.ReasonWaitingForBuilder, why)
 	return c.explain(ctx, image, v1alpha1.ReasonWaitingForBuilder, why)
 }
 
+// errUnsettled: a build has ended, and it is to be tried again.
+var errUnsettled = errors.New("it ended without a result that can stay")
+
 // settle writes down of which files a build was that has ended, by itself in a
-// patch: the agent writes the rest of the status. It is an error if the agent has
-// written nothing.
+// patch: the agent writes the rest of the status. It is an error if that says that
+// another try is needed, or nothing.
 func (c *Controller) settle(ctx context.Context, image *v1alpha1.Image, hash string) error {
 	images := c.client.LighterV1alpha1().Images(image.Namespace)
 	if hash != image.Status.ContextHash {
@@ -147,7 +155,7 @@ func (c *Controller) settle(ctx context.Context, image *v1alpha1.Image, hash str
 	}
 	// A later generation is work for the next turn, not for a retry.
 	if after.Generation == image.Generation && needsBuild(after, hash) {
-		return errors.New("the builder broke off without a result")
+		return errUnsettled
 	}
 	return nil
 }

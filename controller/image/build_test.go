@@ -70,6 +70,7 @@ func TestNeedsBuild(t *testing.T) {
 		{"failed", inline(bad), false},
 		{"failed, changed since", inline(built(v1alpha1.ReasonBuildFailed, 1)), true},
 		{"cut off", inline(built(v1alpha1.ReasonBuildCancelled, 2)), true},
+		{"without a base", inline(built(v1alpha1.ReasonBaseUnavailable, 2)), true},
 		{"cut off, and nobody said so", inline(changed, cut), true},
 		{"from this ConfigMap", fromConfigMap("now", good), false},
 		{"from an older ConfigMap", fromConfigMap("then", good), true},
@@ -265,6 +266,24 @@ func TestBuildsByItself(t *testing.T) {
 	c.eventually(has(v1alpha1.ReasonBuildSucceeded, ""))
 	if n := c.builds(); n != 3 {
 		t.Errorf("%d builds, want one that was not possible, one that failed, one that succeeded", n)
+	}
+}
+
+// TestWaitsForItsBase: a build that had no base is tried again.
+func TestWaitsForItsBase(t *testing.T) {
+	t.Parallel()
+	image := inline()
+	c := newCluster(t, image)
+	c.mu.Lock()
+	c.reason = v1alpha1.ReasonBaseUnavailable
+	c.mu.Unlock()
+	c.eventually(has(v1alpha1.ReasonBaseUnavailable, ""))
+	c.mu.Lock()
+	c.reason = v1alpha1.ReasonBuildSucceeded
+	c.mu.Unlock()
+	c.eventually(has(v1alpha1.ReasonBuildSucceeded, ""))
+	if n := c.builds(); n < 2 || n > 3 {
+		t.Errorf("%d builds", n)
 	}
 }
 

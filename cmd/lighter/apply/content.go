@@ -47,7 +47,7 @@ func judgeContent(image *v1alpha1.Image, hash string) (state contentState, words
 		return pending, fmt.Sprintf("the cluster builds it (%s)", source.Describe())
 	case built.Status == metav1.ConditionTrue && current:
 		return made, "built"
-	case built.Reason == v1alpha1.ReasonBuildFailed:
+	case built.Reason == v1alpha1.ReasonBuildFailed, built.Reason == v1alpha1.ReasonBaseUnavailable:
 		return failed, built.Message
 	}
 	return pending, built.Message

@@ -80,6 +80,19 @@ func TestInlineImage(t *testing.T) {
 	builtCondition(t, ns, "bad", v1alpha1.ReasonBuildSucceeded)
 }
 
+// TestImageBeforeItsBase: the order in which Images are made does not matter.
+func TestImageBeforeItsBase(t *testing.T) {
+	needCluster(t)
+	t.Parallel()
+	ns := namespace(t)
+	create(t, ns, imageManifest("lower", "archive: {}")+"---\n"+imageManifest("upper", `inline: "FROM lower\nLABEL a=b\n"`))
+	if waiting := builtCondition(t, ns, "upper", v1alpha1.ReasonBaseUnavailable); !strings.Contains(waiting.Message, "lower") {
+		t.Errorf("without its base: %s", waiting.Message)
+	}
+	create(t, ns, imageManifest("lower", `inline: "FROM scratch\nLABEL c=d\n"`))
+	builtCondition(t, ns, "upper", v1alpha1.ReasonBuildSucceeded)
+}
+
 // TestConfigMapImage: a change of the ConfigMap is built and rolled out.
 func TestConfigMapImage(t *testing.T) {
 	needCluster(t)

@@ -80,7 +80,7 @@ func advice(image *v1alpha1.Image) string {
 		return fmt.Sprintf("image %q is being built", image.Name)
 	}
 	built := meta.FindStatusCondition(image.Status.Conditions, v1alpha1.ImageBuilt)
-	if built != nil && (built.Reason == v1alpha1.ReasonBuildFailed || built.Reason == v1alpha1.ReasonBuildCancelled) {
+	if built != nil && meta.IsStatusConditionFalse(image.Status.Conditions, v1alpha1.ImageBuilt) {
 		return fmt.Sprintf("the last build of image %q did not succeed (%s): see \"lighter describe image %s\", then run \"lighter apply -f\" again with its manifest", image.Name, built.Reason, image.Name)
 	}
 	return fmt.Sprintf("image %q %s", image.Name, image.Missing())
