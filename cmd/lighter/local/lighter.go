@@ -147,7 +147,7 @@ func pause(ctx context.Context) error {
 // seen from the machine.
 func (c *Cluster) publishKubeconfig() error {
 	server := c.Server()
-	admin := filepath.Join(c.HostDir(server.Name), "var/lib/lighter/server/admin.kubeconfig")
+	admin := filepath.Join(c.HostDir(server.Name), c.dataDir(), "server/admin.kubeconfig")
 	config, err := clientcmd.LoadFromFile(admin)
 	if err != nil {
 		return err

@@ -85,6 +85,17 @@ var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 // DefaultDir is where the cluster of that name keeps its data.
 func DefaultDir(name string) string { return filepath.Join(DataRoot, name) }
 
+// ownFolders are settings of folders in which hosts must not meet.
+var ownFolders = map[string][]string{"data-dir": {"/var/"}, "run-dir": {"/run/", "/var/"}, "pod-log-dir": {"/var/"}}
+
+// dataDir is where daemons keep their data, on their hosts.
+func (c *Cluster) dataDir() string {
+	if dir, ok := c.Settings["data-dir"].(string); ok {
+		return dir
+	}
+	return "/var/lib/lighter"
+}
+
 // check says what is wrong with a wish.
 func (s Spec) check() error {
 	switch {
@@ -100,6 +111,12 @@ func (s Spec) check() error {
 	for _, key := range ownSettings {
 		if _, given := s.Settings[key]; given {
 			return fmt.Errorf("--config: key %q: a local cluster sets it for each host; remove it", key)
+		}
+	}
+	for key, own := range ownFolders {
+		dir, given := s.Settings[key].(string)
+		if given && !slices.ContainsFunc(own, func(top string) bool { return strings.HasPrefix(filepath.Clean(dir), top) }) {
+			return fmt.Errorf("--config: key %q: all hosts would share %s: choose one below %s, which each host has for itself", key, dir, strings.Join(own, " or "))
 		}
 	}
 	return nil

@@ -36,6 +36,8 @@ func TestPlan(t *testing.T) {
 		{name: "other settings", spec: Spec{Name: "c", Settings: map[string]any{"max-pods": 7.0}}, have: configured, wantHosts: 2, settings: 7.0},
 		{name: "no settings any more", spec: Spec{Name: "c", Settings: map[string]any{}}, have: configured, wantHosts: 2},
 		{name: "settings of its own", spec: Spec{Name: "c", Settings: map[string]any{"node-ip": "10.0.0.1"}}, wantErr: `key "node-ip"`},
+		{name: "a data folder of its own", spec: Spec{Name: "c", Settings: map[string]any{"data-dir": "/var/data"}}, wantHosts: 1},
+		{name: "a shared data folder", spec: Spec{Name: "c", Settings: map[string]any{"data-dir": "/var/../srv"}}, wantErr: "all hosts would share"},
 		{name: "comma in dir", spec: Spec{Name: "c", Dir: "/a,b"}, wantErr: "mount option"},
 	}
 	for _, test := range tests {
