@@ -4,12 +4,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 
 	"lighter.dev/lighter/agent/image"
+	"lighter.dev/lighter/cmd/lighter/configfile"
 )
 
 // parseAgent reads a command line of "lighter agent".
@@ -147,5 +149,27 @@ func TestLocalSettings(t *testing.T) {
 	}
 	if _, err := readLocalSettings("/none.yaml"); err == nil || !strings.Contains(err.Error(), "--config") {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// TestExampleSettings: all of the settings that the example file shows exist, and
+// their values are right.
+func TestExampleSettings(t *testing.T) {
+	content, err := os.ReadFile("../../hack/systemd/agent.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile(`(?m)^#([a-z])`).ReplaceAll(content, []byte("$1"))
+	var options agentDaemonOptions
+	flags := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	options.addFlags(flags)
+	if err := configfile.Apply(flags, "agent.yaml", shown); err != nil {
+		t.Fatal(err)
+	}
+	if err := options.agentOptions.check(); err != nil {
+		t.Error(err)
+	}
+	if got := options.registries.mirrors; len(got) != 2 {
+		t.Errorf("mirrors %v: was the example read?", got)
 	}
 }
