@@ -269,6 +269,21 @@ func TestDockerInspect(t *testing.T) {
 	contains(t, "inspect of nothing", lighterFails(t, "inspect", "-n", ns, "nobody"), "[]", "no such image: nobody")
 }
 
+// TestDockerOnHost: a host answers by itself, on its socket.
+func TestDockerOnHost(t *testing.T) {
+	ns := namespace(t)
+	t.Parallel()
+	box(t, ns)
+	host := strings.Trim(strings.TrimSpace(lighter(t, "images", "-n", ns, "--format", "{{.Hosts}}", "box")), "[]")
+	host, _, _ = strings.Cut(host, " ")
+	on := func(args ...string) string {
+		return hostExec(t, host, append(append([]string{shared.binary}, args...), "--host", "unix:///run/lighter/agent.sock")...)
+	}
+	contains(t, "images", on("images", "-n", ns), "box", "v1", "this host")
+	contains(t, "inspect", on("inspect", "-n", ns, "--type", "image", "-f", "{{.Config.Cmd}}", "box:v1"), "[busybox sleep 1d]")
+	contains(t, "system df", on("system", "df"), "Images", "Containers")
+}
+
 func TestDockerSystemDf(t *testing.T) {
 	needCluster(t)
 	t.Parallel()

@@ -83,14 +83,14 @@ func (c *Cluster) find(ctx context.Context, ref string) (Row, error) {
 	if err != nil {
 		return Row{}, err
 	}
-	if found, err := pick(union(objects, nil, false), ref); err == nil {
+	if found, err := pick(union(objects, nil, ofNamespace), ref); err == nil {
 		return found, nil
 	}
 	held, err := c.held(ctx, "", c.Namespace)
 	if err != nil {
 		return Row{}, err
 	}
-	return pick(union(objects, held, false), ref)
+	return pick(union(objects, held, c.view()), ref)
 }
 
 // errNoImage: nothing has the name.

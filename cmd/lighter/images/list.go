@@ -36,22 +36,22 @@ func (c *Cluster) List(ctx context.Context, options ListOptions) error {
 
 // rows are all images, as the namespace sees them or as all namespaces do.
 func (c *Cluster) rows(ctx context.Context, everywhere bool) ([]Row, error) {
-	namespace, namespaces := c.Namespace, []string{"", c.Namespace}
-	if everywhere {
-		namespace = ""
+	namespace, namespaces, seen := c.Namespace, []string{"", c.Namespace}, c.view()
+	if everywhere && !c.alone() {
+		namespace, seen = "", ofAll
 	}
 	objects, err := c.objects(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
-	if everywhere {
+	if seen == ofAll {
 		namespaces = namespacesOf(objects)
 	}
 	held, err := c.held(ctx, namespaces...)
 	if err != nil {
 		return nil, err
 	}
-	return union(objects, held, everywhere), nil
+	return union(objects, held, seen), nil
 }
 
 // namespacesOf are those with Image objects, and "" for what was pulled.

@@ -50,11 +50,29 @@ type held map[string][]agentapi.Image
 // version is what a name means.
 type version struct{ name, digest string }
 
-// union makes one list of Image objects and of what hosts hold. A name that an
-// object declares means what the object says: hosts are asked only where it is.
-// If the objects are those of all namespaces, that holds for none of them alone:
-// the same name may be pulled, too.
-func union(objects []v1alpha1.Image, held held, everywhere bool) []Row {
+// view is whose images a list has.
+type view int
+
+const (
+	// ofNamespace: a name that an object declares means what the object says, and
+	// nothing that was pulled.
+	ofNamespace view = iota
+	// ofAll namespaces: a name may be declared in some and pulled for others.
+	ofAll
+	// ofHost: there are no objects to ask, so the host's word counts.
+	ofHost
+)
+
+func (c *Cluster) view() view {
+	if c.alone() {
+		return ofHost
+	}
+	return ofNamespace
+}
+
+// union makes one list of Image objects and of what hosts hold. Of what objects
+// declare, hosts say only where it is.
+func union(objects []v1alpha1.Image, held held, seen view) []Row {
 	var rows []Row
 	declared := map[version]bool{}
 	for i := range objects {
@@ -66,7 +84,7 @@ func union(objects []v1alpha1.Image, held held, everywhere bool) []Row {
 				continue
 			}
 			declared[version{name, object.Status.Digest}] = true
-			declared[version{name, ""}] = !everywhere
+			declared[version{name, ""}] = seen == ofNamespace
 			row := Row{Namespace: object.Namespace, Object: object.Name, Name: name, Digest: object.Status.Digest, Size: object.Status.Size}
 			if object.Status.BuiltAt != nil {
 				row.Created = object.Status.BuiltAt.Time
@@ -74,7 +92,7 @@ func union(objects []v1alpha1.Image, held held, everywhere bool) []Row {
 			rows = append(rows, row)
 		}
 	}
-	rows = append(rows, pulled(declared, objects, held)...)
+	rows = append(rows, pulled(declared, objects, held, seen)...)
 	for i := range rows {
 		rows[i].locate(held)
 	}
@@ -88,7 +106,7 @@ func union(objects []v1alpha1.Image, held held, everywhere bool) []Row {
 // pulled are the names that no object declares, and images without any. What a
 // host says of a namespace's names is left out: objects say it, and a host may not
 // know yet that one is gone.
-func pulled(declared map[version]bool, objects []v1alpha1.Image, held held) []Row {
+func pulled(declared map[version]bool, objects []v1alpha1.Image, held held, seen view) []Row {
 	wanted := map[string]bool{}
 	for _, object := range objects {
 		wanted[object.Status.Digest] = true
@@ -96,7 +114,7 @@ func pulled(declared map[version]bool, objects []v1alpha1.Image, held held) []Ro
 	found := map[version]bool{}
 	for _, list := range held {
 		for _, image := range list {
-			if len(image.Namespaces) > 0 {
+			if len(image.Namespaces) > 0 && seen != ofHost {
 				continue
 			}
 			for _, name := range image.Names {

@@ -21,30 +21,31 @@ func TestUnion(t *testing.T) {
 	younger := imageObject("younger", c, "shop:v1")
 	younger.CreationTimestamp = metav1.NewTime(time.Unix(1000, 0))
 	tests := []struct {
-		name       string
-		objects    []*v1alpha1.Image
-		held       held
-		everywhere bool
-		want       []string // namespace/object name digest hosts
+		name    string
+		objects []*v1alpha1.Image
+		held    held
+		seen    view
+		want    []string // namespace/object name digest hosts
 	}{
-		{"pulled on two hosts", nil, held{"h1": {{Names: []string{nginx}, Digest: a}}, "h2": {{Names: []string{nginx}, Digest: a}}}, false,
+		{"pulled on two hosts", nil, held{"h1": {{Names: []string{nginx}, Digest: a}}, "h2": {{Names: []string{nginx}, Digest: a}}}, ofNamespace,
 			[]string{"/ nginx:latest a h1+h2"}},
-		{"two versions of one name", nil, held{"h1": {{Names: []string{nginx}, Digest: a}}, "h2": {{Names: []string{nginx}, Digest: b}}}, false,
+		{"two versions of one name", nil, held{"h1": {{Names: []string{nginx}, Digest: a}}, "h2": {{Names: []string{nginx}, Digest: b}}}, ofNamespace,
 			[]string{"/ nginx:latest a h1", "/ nginx:latest b h2"}},
-		{"an object whose content a host has under no name", []*v1alpha1.Image{imageObject("shop", a, "shop:v1")}, held{"h1": {{Digest: a}}}, false,
+		{"an object whose content a host has under no name", []*v1alpha1.Image{imageObject("shop", a, "shop:v1")}, held{"h1": {{Digest: a}}}, ofNamespace,
 			[]string{"default/shop shop:v1 a h1"}},
-		{"the object decides what its name means", []*v1alpha1.Image{imageObject("shop", a, "nginx")}, held{"h1": {{Names: []string{nginx}, Digest: b}}}, false,
+		{"the object decides what its name means", []*v1alpha1.Image{imageObject("shop", a, "nginx")}, held{"h1": {{Names: []string{nginx}, Digest: b}}}, ofNamespace,
 			[]string{"default/shop nginx:latest a "}},
-		{"two names of one object", []*v1alpha1.Image{imageObject("shop", a, "shop:v1", "shop:v2")}, nil, false,
+		{"two names of one object", []*v1alpha1.Image{imageObject("shop", a, "shop:v1", "shop:v2")}, nil, ofNamespace,
 			[]string{"default/shop shop:v1 a ", "default/shop shop:v2 a "}},
-		{"the oldest claim counts", []*v1alpha1.Image{younger, imageObject("shop", a, "shop:v1")}, nil, false,
+		{"the oldest claim counts", []*v1alpha1.Image{younger, imageObject("shop", a, "shop:v1")}, nil, ofNamespace,
 			[]string{"default/shop shop:v1 a "}},
-		{"a namespace for itself", []*v1alpha1.Image{imageObject("shop", a, "shop:v1"), other}, nil, true,
+		{"a namespace for itself", []*v1alpha1.Image{imageObject("shop", a, "shop:v1"), other}, nil, ofAll,
 			[]string{"default/shop shop:v1 a ", "other/shop shop:v1 c "}},
-		{"pulled and declared elsewhere", []*v1alpha1.Image{imageObject("n", a, "nginx")}, held{"h1": {{Names: []string{nginx}, Digest: b}}}, true,
+		{"pulled and declared elsewhere", []*v1alpha1.Image{imageObject("n", a, "nginx")}, held{"h1": {{Names: []string{nginx}, Digest: b}}}, ofAll,
 			[]string{"/ nginx:latest b h1", "default/n nginx:latest a "}},
-		{"a host that does not know yet that the object is gone", nil, held{"h1": {{Names: []string{nginx}, Namespaces: []string{"default"}, Digest: a}}}, false, nil},
-		{"without a name", nil, held{"h1": {{Digest: a}}}, false, []string{"/ <none>:<none> a h1"}},
+		{"a host that does not know yet that the object is gone", nil, held{"h1": {{Names: []string{nginx}, Namespaces: []string{"default"}, Digest: a}}}, ofNamespace, nil},
+		{"a host by itself", nil, held{"h1": {{Names: []string{nginx}, Namespaces: []string{"default"}, Digest: a}}}, ofHost, []string{"/ nginx:latest a h1"}},
+		{"without a name", nil, held{"h1": {{Digest: a}}}, ofNamespace, []string{"/ <none>:<none> a h1"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -53,7 +54,7 @@ func TestUnion(t *testing.T) {
 				objects = append(objects, *object)
 			}
 			var got []string
-			for _, row := range union(objects, test.held, test.everywhere) {
+			for _, row := range union(objects, test.held, test.seen) {
 				got = append(got, fmt.Sprintf("%s/%s %s:%s %c %s", row.Namespace, row.Object, row.repository(), row.tag(), row.Digest[7], strings.Join(row.Hosts, "+")))
 			}
 			if strings.Join(got, "\n") != strings.Join(test.want, "\n") {
