@@ -62,7 +62,7 @@ func choose(images []v1alpha1.Image, tags []string) (plan, error) {
 			continue
 		}
 		for i := range images {
-			if image := &images[i]; image.Name != p.object && declares(image, name) {
+			if image := &images[i]; image.Name != p.object && image.Declares(name) {
 				p.moves = append(p.moves, claim{image, name})
 			}
 		}
@@ -95,7 +95,7 @@ func owner(images []v1alpha1.Image, name string) *v1alpha1.Image {
 	var oldest *v1alpha1.Image
 	for i := range images {
 		image := &images[i]
-		if declares(image, name) && (oldest == nil || older(image, oldest)) {
+		if image.Declares(name) && (oldest == nil || older(image, oldest)) {
 			oldest = image
 		}
 	}
@@ -104,21 +104,6 @@ func owner(images []v1alpha1.Image, name string) *v1alpha1.Image {
 
 func older(a, b *v1alpha1.Image) bool {
 	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID)) < 0
-}
-
-func declares(image *v1alpha1.Image, name string) bool {
-	return slices.ContainsFunc(image.Spec.Tags, func(tag string) bool { return same(tag, name) })
-}
-
-// same compares a tag as somebody wrote it with a full name.
-func same(tag, full string) bool {
-	name, err := v1alpha1.NormalizeTag(tag)
-	return err == nil && name == full
-}
-
-// without are the tags of an Image that are left when a name moves away.
-func without(image *v1alpha1.Image, name string) []string {
-	return slices.DeleteFunc(slices.Clone(image.Spec.Tags), func(tag string) bool { return same(tag, name) })
 }
 
 // nameless is what an image is called that was given no name: the same source

@@ -169,10 +169,10 @@ func (o Options) move(ctx context.Context, c *Context, p plan, spec v1alpha1.Ima
 
 // takeFrom removes an Image that has no name left: it would get one by default.
 func (o Options) takeFrom(ctx context.Context, move claim) error {
-	if len(without(move.image, move.name)) == 0 {
+	if len(move.image.TagsWithout(move.name)) == 0 {
 		return o.remove(ctx, move.image.Name)
 	}
-	return o.change(ctx, move.image.Name, func(image *v1alpha1.Image) { image.Spec.Tags = without(image, move.name) })
+	return o.change(ctx, move.image.Name, func(image *v1alpha1.Image) { image.Spec.Tags = image.TagsWithout(move.name) })
 }
 
 func (o Options) remove(ctx context.Context, name string) error {

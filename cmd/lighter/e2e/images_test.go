@@ -66,7 +66,7 @@ func TestDockerTag(t *testing.T) {
 	lighter(t, "tag", "-n", ns, "tools:v1", "tools-v1") // whose object would have the same name
 	contains(t, "objects", lighter(t, "get", "images", "-n", ns, "-o", "name"), "image.lighter.dev/tools-v1\n", "image.lighter.dev/tools-v1-")
 	contains(t, "tag over a build", lighterFails(t, "tag", "-n", ns, "tools:v1", "toolbox"), "built from source")
-	contains(t, "tag of nothing", lighterFails(t, "tag", "-n", ns, "tools:v2", "x"), "no such image", "near it: tools-v1:latest, tools:v1")
+	contains(t, "tag of nothing", lighterFails(t, "tag", "-n", ns, "tools:v2", "x"), "no such image", "near it: tools:v1, tools-v1:latest")
 	if out := runsAs(t, ns, "tagged", "tools:v1", "echo runs"); out != "runs" {
 		t.Errorf("the pod prints %q", out)
 	}

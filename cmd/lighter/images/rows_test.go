@@ -1,12 +1,18 @@
 package images
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"lighter.dev/lighter/api/agentapi"
 	"lighter.dev/lighter/api/v1alpha1"
@@ -95,6 +101,21 @@ func TestPick(t *testing.T) {
 			t.Errorf("%s: %s, %v, want %s, %q", test.ref, row.Digest, err, test.want, test.err)
 		}
 	}
+}
+
+// TestListWithoutRights: who may not ask hosts sees what the namespace declares.
+func TestListWithoutRights(t *testing.T) {
+	d := newDesk(t, map[string]*agent{"host-1": {}}, imageObject("shop", digestOf('c'), "shop:v1"))
+	d.Kube.(*kubefake.Clientset).PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(corev1.Resource("nodes"), "", errors.New("not yours"))
+	})
+	if err := d.List(t.Context(), ListOptions{Format: Format{Template: "{{.Repository}}:{{.Tag}}"}}); err != nil {
+		t.Fatal(err)
+	}
+	if d.out.String() != "shop:v1\n" {
+		t.Errorf("lists %q", d.out.String())
+	}
+	wants(t, "warning", d.err.String(), "images that were pulled are not shown", "not yours")
 }
 
 func TestList(t *testing.T) {
