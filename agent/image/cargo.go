@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"strings"
 
@@ -139,14 +138,22 @@ func (p countingPusher) Push(ctx context.Context, desc ocispec.Descriptor) (cont
 	if err != nil {
 		return nil, err
 	}
-	context.AfterFunc(p.ctx, func() { _ = w.Close() })
-	return &countingWriter{Writer: w, count: p.count}, nil
+	stop := context.AfterFunc(p.ctx, func() { _ = w.Close() })
+	return &countingWriter{Writer: w, count: p.count, stop: stop}, nil
 }
 
 type countingWriter struct {
 	content.Writer
 	count func(int64)
+	stop  func() bool
 	sent  int64
+}
+
+// Close keeps a later end of the context from closing it again: by then another
+// upload of the same blob may be on its way.
+func (w *countingWriter) Close() error {
+	w.stop()
+	return w.Writer.Close()
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
@@ -158,5 +165,3 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 	w.count(w.sent)
 	return n, err
 }
-
-var _ io.Writer = (*countingWriter)(nil)

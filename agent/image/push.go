@@ -60,7 +60,8 @@ func (s *Store) Push(ctx context.Context, namespace, ref, to string, auth []agen
 		return agentapi.Result{}, fmt.Errorf("push %s: %w", full, err)
 	}
 	if err := s.pushAs(ctx, full, cargo, fromAPI(auth), report); err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !denied(err) && !transient(err) {
+			// The registry did not like what it got: it may be the disk's fault.
 			err = errors.Join(err, s.dropDamaged(ctx, rec.Target))
 		}
 		return agentapi.Result{}, fmt.Errorf("push %s: %w", full, err)
