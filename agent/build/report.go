@@ -41,7 +41,7 @@ func (b *Builder) begin(ctx context.Context, img *v1alpha1.Image, what Work) (*r
 	}
 	err := b.writeStatus(ctx, e, func(img *v1alpha1.Image) {
 		// controller/image reads the host's name out of these words.
-		setBuilding(img, e.Generation, metav1.ConditionTrue, v1alpha1.ReasonBuildStarted, "host "+b.cfg.NodeName+" builds it")
+		setBuilding(img, e.Generation, metav1.ConditionTrue, v1alpha1.ReasonBuildStarted, buildsIt(b.cfg.NodeName))
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("write status of image %s: %w", e.key(), err), b.journal.remove(e))
@@ -122,11 +122,17 @@ func (b *Builder) writeOutcome(ctx context.Context, e entry) error {
 	defer cancel()
 	var last *v1alpha1.Image
 	err := b.writeStatus(ctx, e, func(img *v1alpha1.Image) {
+		if last = nil; superseded(img, e, b.cfg.NodeName) {
+			return
+		}
 		applyOutcome(img, e, b.cfg.NodeName)
 		last = img
 	})
 	if err != nil {
 		return err
+	}
+	if last == nil {
+		return nil
 	}
 	kind := corev1.EventTypeNormal
 	if !e.Outcome.succeeded() {
@@ -156,6 +162,23 @@ func (b *Builder) writeStatus(ctx context.Context, e entry, change func(*v1alpha
 			return ctx.Err()
 		}
 	}
+}
+
+// buildsIt is the message of Building while a host builds.
+func buildsIt(node string) string { return "host " + node + " builds it" }
+
+// superseded tells whether another host has taken over a build that was cut off,
+// while this one was away: what became of it there is news, the cut is not. Pure.
+func superseded(img *v1alpha1.Image, e entry, node string) bool {
+	building := meta.FindStatusCondition(img.Status.Conditions, v1alpha1.ImageBuilding)
+	if building == nil || e.Outcome.Reason != v1alpha1.ReasonBuildCancelled {
+		return false
+	}
+	if building.Status == metav1.ConditionTrue {
+		return building.Message != buildsIt(node)
+	}
+	// The control plane writes the same when it misses the builder.
+	return building.Reason != v1alpha1.ReasonBuildCancelled
 }
 
 // applyOutcome is how a build's end shows in the status. Pure.

@@ -188,7 +188,7 @@ func correct(image *v1alpha1.Image, builder string, builderLost bool) *metav1.Co
 	case isBuilding(image) && builderLost:
 		return &metav1.Condition{
 			Type: v1alpha1.ImageBuilding, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonBuildCancelled,
-			Message: fmt.Sprintf("Node %s was lost during the build: run \"lighter apply -f\" again.", builder),
+			Message: fmt.Sprintf("Node %s was lost during the build: %s.", builder, again(&image.Spec.Source)),
 		}
 	}
 	return nil
@@ -203,6 +203,14 @@ func waiting(source *v1alpha1.ImageSource) string {
 		return v1alpha1.ReasonWaitingForContext
 	}
 	return v1alpha1.ReasonWaitingForContent
+}
+
+// again is what has to happen after a build that was cut off.
+func again(source *v1alpha1.ImageSource) string {
+	if source.BuiltByCluster() {
+		return "the cluster starts it again"
+	}
+	return "run \"lighter apply -f\" again"
 }
 
 // builderWords find the builder in a message that an agent wrote.
