@@ -131,9 +131,9 @@ func certificates(t *testing.T, address ...string) (ca, cert, key string) {
 	return ca, cert, write("key.pem", "PRIVATE KEY", der, err)
 }
 
-// registry runs Debian's docker-registry on a free port; extra is the rest of its
+// ownRegistry runs Debian's docker-registry on a free port; extra is the rest of its
 // section http.
-func registry(t *testing.T, address, extra string) (host string) {
+func ownRegistry(t *testing.T, address, extra string) (host string) {
 	t.Helper()
 	program, err := exec.LookPath("docker-registry")
 	if err != nil {
@@ -174,8 +174,8 @@ func registry(t *testing.T, address, extra string) (host string) {
 func TestSettings(t *testing.T) {
 	c := newConfigured(t, 2)
 	ca, cert, key := certificates(t, c.gateway, c.hosts["host-1"], c.hosts["host-2"])
-	plain := registry(t, c.gateway, "")
-	secure := registry(t, c.gateway, fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", cert, key))
+	plain := ownRegistry(t, c.gateway, "")
+	secure := ownRegistry(t, c.gateway, fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", cert, key))
 	c.configure(fmt.Sprintf(`
 default-registry: %[1]s
 insecure-registry: [%[1]s]
