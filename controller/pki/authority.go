@@ -4,6 +4,7 @@
 //
 //	ca.go         a CA on disk: make, load, sign
 //	authority.go  all the files of a server, renewed while it runs
+//	share.go      what the servers of a cluster have in common
 //	kubeconfig.go the admin's kubeconfig
 //	signer.go     approves and signs the agents' CertificateSigningRequests
 //	rules.go      which of them are right: pure

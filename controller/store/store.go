@@ -1,9 +1,18 @@
 // Package store is where the API server keeps its objects: an etcd server in
 // this process, or an etcd cluster of the user's.
 //
+//	store.go     start or connect, claim the store for a cluster, stop
+//	embedded.go  the etcd in this process
+//	certs.go     what it proves itself with
+//	lock.go      one server a folder
+//	peer.go      the port by which the other servers' etcds reach it
+//	members.go   which servers hold the store: admit, promote, remove
+//	registry.go  what the servers tell about themselves
+//	quorum.go    says who is missing when the store cannot work
+//
 // The embedded server listens on a loopback port and demands a client
 // certificate of its own small CA (server/etcd-pki), so that no other user of
-// the host can read the cluster's state.
+// the host can read the cluster's state. The servers of a cluster share that CA.
 package store
 
 import (
@@ -12,11 +21,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/url"
+	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
@@ -28,14 +35,6 @@ import (
 )
 
 const (
-	// quotaBytes bounds the database; etcd's own default of 2 GiB is small for
-	// clusters with many events.
-	quotaBytes = 4 << 30
-	// snapshotEvery and catchUp are numbers of writes.
-	snapshotEvery = 2000
-	catchUp       = 100
-	// startLimit is how long the embedded server may take, with a large log to replay.
-	startLimit = time.Minute
 	// dialLimit is how long an external cluster may take to answer.
 	dialLimit = 10 * time.Second
 
@@ -52,6 +51,14 @@ type Config struct {
 	// Endpoints, if any, are the URLs of an external cluster; Dir is not used then.
 	Endpoints []string
 	TLS       TLS
+	// Name is this server's among those that hold the store; "lighter" if empty.
+	Name string
+	// Peer is where the others reach the embedded server. Nothing listens there
+	// until there are others.
+	Peer netip.AddrPort
+	// Join, at the first start of a further server, are all members, this one
+	// included, as Admit returned them on another.
+	Join []Member
 	// ClusterID is the cluster that the store has to belong to. An empty store
 	// is claimed for it.
 	ClusterID string
@@ -64,12 +71,27 @@ type Store struct {
 	lock      *os.File // nil if external
 	client    *clientv3.Client
 	transport storagebackend.TransportConfig
+	log       *slog.Logger
+	name      string
+
+	peer   *peer         // nil if external
+	failed chan error    // what ended the embedded server
+	closed chan struct{} // by Close
+	// changes of the membership are made one at a time: raft drops the second of two
+	// that are under way.
+	changes sync.Mutex
 }
 
 // Start starts or connects to etcd and waits until it answers. It refuses a
 // store that holds another cluster's state.
 func Start(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{transport: storagebackend.TransportConfig{
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Name == "" {
+		cfg.Name = "lighter"
+	}
+	s := &Store{log: cfg.Log, name: cfg.Name, closed: make(chan struct{}), transport: storagebackend.TransportConfig{
 		ServerList: cfg.Endpoints, TrustedCAFile: cfg.TLS.CAFile, CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile,
 	}}
 	if len(cfg.Endpoints) == 0 {
@@ -98,19 +120,15 @@ func (s *Store) InProcess() func() *clientv3.Client {
 	return func() *clientv3.Client { return v3client.New(s.etcd.Server) }
 }
 
-// Failed delivers what stops the embedded server, such as a full disk. It
-// never delivers anything for an external one.
-func (s *Store) Failed() <-chan error {
-	if s.etcd == nil {
-		return nil
-	}
-	return s.etcd.Err()
-}
+// Failed delivers what stops the embedded server, such as a full disk or its
+// removal from the cluster. It never delivers anything for an external one.
+func (s *Store) Failed() <-chan error { return s.failed }
 
 // Close disconnects, and stops the embedded server: everything is on the disk,
 // and its files are closed, when Close returns. Clients that InProcess made have
 // to be closed before; etcd would read closed files for them.
 func (s *Store) Close() error {
+	close(s.closed)
 	var err error
 	if s.client != nil {
 		// A client in process says that its context has ended. So it has.
@@ -118,90 +136,21 @@ func (s *Store) Close() error {
 			err = nil
 		}
 	}
+	if s.peer != nil {
+		s.peer.close()
+	}
 	if s.etcd != nil {
+		select {
+		case <-s.etcd.Server.ReadyNotify():
+		default: // it waits for others, and Close would wait with it
+			s.etcd.Server.HardStop()
+		}
 		s.etcd.Close()
 	}
 	if s.lock != nil {
 		s.lock.Close()
 	}
 	return err
-}
-
-func (s *Store) startEmbedded(ctx context.Context, cfg Config) error {
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	var err error
-	if s.lock, err = lock(cfg.Dir); err != nil {
-		return err
-	}
-	files, err := ensureCerts(cfg.Dir + "-pki")
-	if err != nil {
-		return fmt.Errorf("store: certificates: %w", err)
-	}
-	endpoint, err := freeLoopback()
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	if s.etcd, err = embed.StartEtcd(embeddedConfig(cfg, files, endpoint)); err != nil {
-		return explain(err, cfg.Dir)
-	}
-	select {
-	case <-s.etcd.Server.ReadyNotify():
-	case err := <-s.etcd.Err():
-		return explain(err, cfg.Dir)
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(startLimit):
-		return fmt.Errorf("store: etcd in %s is not ready after %s", cfg.Dir, startLimit)
-	}
-	s.transport = storagebackend.TransportConfig{
-		ServerList: []string{endpoint.String()}, TrustedCAFile: files.ca, CertFile: files.cert, KeyFile: files.key,
-	}
-	return nil
-}
-
-func embeddedConfig(cfg Config, files certFiles, endpoint url.URL) *embed.Config {
-	c := embed.NewConfig()
-	c.Name = "lighter"
-	c.Dir = filepath.Join(cfg.Dir, "data")
-	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{endpoint}, []url.URL{endpoint}
-	// A single member has no peers: etcd insists on an address, nobody needs it.
-	peer := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-	c.InitialCluster = c.InitialClusterFromName(c.Name)
-	c.ClientTLSInfo = transport.TLSInfo{
-		CertFile: files.cert, KeyFile: files.key, TrustedCAFile: files.ca, ClientCertAuth: true,
-	}
-	c.EnableGRPCGateway = false // nobody speaks JSON to it
-	// What the log holds since its last snapshot is also held in memory. Only
-	// other members could want more of it, and there are none.
-	c.SnapshotCount, c.SnapshotCatchUpEntries = snapshotEvery, catchUp
-	c.QuotaBackendBytes = quotaBytes
-	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "10m"
-	// With one member there is nobody to wait for: elections only cost start-up time.
-	c.TickMs, c.ElectionMs = 50, 500
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	return c
-}
-
-// explain turns an error that users meet into advice.
-func explain(err error, dir string) error {
-	if strings.Contains(err.Error(), "no space left") {
-		return fmt.Errorf("store: the disk of %s is full: free some space and start again: %w", dir, err)
-	}
-	return fmt.Errorf("store: start etcd in %s: %w", dir, err)
-}
-
-// freeLoopback picks a port. Another process could take it before etcd does;
-// the start fails then, and is repeated by whoever supervises us.
-func freeLoopback() (url.URL, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback does not wait
-	if err != nil {
-		return url.URL{}, fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	return url.URL{Scheme: "https", Host: l.Addr().String()}, nil
 }
 
 func (s *Store) connect(ctx context.Context, clusterID string) error {

@@ -72,7 +72,7 @@ func TestRestart(t *testing.T) {
 				t.Fatalf("round %d: key %d is lost: %q", round, i, have)
 			}
 		}
-		remote := &Store{transport: s.Transport()}
+		remote := &Store{transport: s.Transport(), closed: make(chan struct{})}
 		if err := remote.dial(); err != nil {
 			t.Fatal(err)
 		}
