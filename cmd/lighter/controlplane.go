@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -42,54 +43,101 @@ type runner interface {
 	Run(ctx context.Context) error
 }
 
-// controlPlane is etcd, the API server and the reconcilers in one process.
+// controlPlane is etcd, the API server and the reconcilers in one process. All but
+// settings and log are there once it runs.
 type controlPlane struct {
 	settings  serverSettings
 	log       *slog.Logger
 	authority *pki.Authority
 	store     *store.Store
 	api       *apiserver.Server
+	clients   planeClients
 	own       lighterinformers.SharedInformerFactory
-	runners   []runner
+	hosts     imageHosts
+	next      *term // of leadership, ready to begin
+
+	assembled, ready chan struct{}
+}
+
+// planeClients speak to the API server of this process.
+type planeClients struct {
+	own     clientset.Interface
+	objects metadata.Interface
 }
 
 // imageHosts breaks a circle: the API server asks the image reconciler who builds
 // or holds an image, and the reconciler is a client of the API server. It is
-// complete before the server runs.
-type imageHosts struct{ *image.Controller }
+// complete before the server runs. Every server asks its own reconciler, of its
+// present or next term; to answer, that one need not run.
+type imageHosts struct {
+	atomic.Pointer[image.Controller]
+}
 
-// newControlPlane starts etcd and assembles the rest.
-func newControlPlane(ctx context.Context, settings serverSettings, log *slog.Logger) (*controlPlane, error) {
-	p := &controlPlane{settings: settings, log: log}
-	var err error
-	p.authority, err = pki.Open(pki.Config{
-		Dir: filepath.Join(settings.dataDir, "pki"), Names: settings.names, IPs: settings.ips, Log: log.With("part", "pki"),
-	})
+// PickBuilder implements apiserver.BuilderPicker.
+func (h *imageHosts) PickBuilder(ctx context.Context, image *v1alpha1.Image, wantNode string) (string, error) {
+	return h.Load().PickBuilder(ctx, image, wantNode)
+}
+
+// PickHolder implements apiserver.HolderPicker.
+func (h *imageHosts) PickHolder(ctx context.Context, image *v1alpha1.Image) (string, error) {
+	return h.Load().PickHolder(ctx, image)
+}
+
+func newControlPlane(settings serverSettings, log *slog.Logger) *controlPlane {
+	return &controlPlane{settings: settings, log: log, assembled: make(chan struct{}), ready: make(chan struct{})}
+}
+
+// open joins other servers if it has to, starts etcd and assembles the rest.
+func (p *controlPlane) open(ctx context.Context) error {
+	for {
+		members, err := p.join(ctx)
+		if err != nil {
+			return err
+		}
+		err = p.openStore(ctx, members)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, store.ErrMembersChanged) {
+			return err
+		}
+		p.log.Info("joining the other servers once more", "why", err)
+	}
+	err := p.assemble(ctx)
+	if err == nil {
+		// Now that nothing here can fail any more, this server may decide with others.
+		err = p.store.Promotion(ctx)
+	}
 	if err != nil {
-		return nil, err
+		return errors.Join(err, p.store.Close())
+	}
+	close(p.assembled)
+	return nil
+}
+
+func (p *controlPlane) openStore(ctx context.Context, members []store.Member) error {
+	var err error
+	s, folders := p.settings, p.settings.folders()
+	p.authority, err = pki.Open(pki.Config{Dir: folders.PKI, Names: s.names, IPs: s.ips, Log: p.log.With("part", "pki")})
+	if err != nil {
+		return err
 	}
 	p.store, err = store.Start(ctx, store.Config{
-		Dir: filepath.Join(settings.dataDir, "etcd"), Endpoints: settings.etcd.endpoints,
-		TLS:       store.TLS{CAFile: settings.etcd.caFile, CertFile: settings.etcd.certFile, KeyFile: settings.etcd.keyFile},
-		ClusterID: p.authority.ClusterID(), Log: log.With("part", "store"),
+		Dir: folders.Store, Endpoints: s.etcd.endpoints,
+		TLS:  store.TLS{CAFile: s.etcd.caFile, CertFile: s.etcd.certFile, KeyFile: s.etcd.keyFile},
+		Name: s.name, Peer: s.peer(), Join: members,
+		ClusterID: p.authority.ClusterID(), Log: p.log.With("part", "store"),
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := p.assemble(ctx); err != nil {
-		return nil, errors.Join(err, p.store.Close())
-	}
-	return p, nil
+	return err
 }
 
 func (p *controlPlane) assemble(ctx context.Context) error {
-	hosts := &imageHosts{}
 	var err error
 	p.api, err = apiserver.New(ctx, apiserver.Config{
 		Etcd: p.store.Transport(), NewClient: p.store.InProcess(), Authority: p.authority,
 		Bind: p.settings.bind.AsSlice(), Port: p.settings.port, Advertise: p.settings.advertise.AsSlice(),
 		ServiceCIDR: p.settings.serviceCIDR, PodCIDR: p.settings.clusterCIDR, ClusterDomain: p.settings.domain,
-		Builders: hosts, Holders: hosts, Log: p.log.With("part", "apiserver"),
+		Builders: &p.hosts, Holders: &p.hosts, Servers: p.serversHandler(), Log: p.log.With("part", "apiserver"),
 	})
 	if err != nil {
 		return err
@@ -97,41 +145,51 @@ func (p *controlPlane) assemble(ctx context.Context) error {
 	config := p.api.LoopbackConfig()
 	ours := rest.CopyConfig(config)
 	ours.ContentType = runtime.ContentTypeJSON // our kind has no protobuf form
-	own, err := clientset.NewForConfig(ours)
-	if err != nil {
+	if p.clients.own, err = clientset.NewForConfig(ours); err != nil {
 		return err
 	}
-	objects, err := metadata.NewForConfig(config)
-	if err != nil {
+	if p.clients.objects, err = metadata.NewForConfig(config); err != nil {
 		return err
 	}
-	p.own = lighterinformers.NewSharedInformerFactory(own, 0)
-	w := &reconcilers{plane: p, ctx: ctx, client: p.api.Client(), informers: p.api.Informers()}
-	hosts.Controller = w.images(own)
-	w.workloads()
-	w.network()
-	w.lifecycle(objects)
-	w.upstream()
-	p.runners = w.runners
-	return errors.Join(w.errs...)
+	p.own = lighterinformers.NewSharedInformerFactory(p.clients.own, 0)
+	p.next, err = p.newTerm(ctx)
+	return err
 }
 
 // newToken lets the agent in this process join like any other; it has no more
 // rights than any other.
 func (p *controlPlane) newToken(ctx context.Context) (string, error) {
 	select {
-	case <-p.Ready():
+	case <-p.ready:
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
 	return token.Create(ctx, p.api.Client(), p.authority.PEM, token.Options{TTL: time.Minute, Description: "the server's own agent"})
 }
 
+// settle returns when the agent beside the control plane may start: after it, so
+// that they do not slow each other down, but soon if it has to wait for other
+// servers, as the containers of this host do not.
+func (p *controlPlane) settle(ctx context.Context) {
+	const patience = 2 * time.Second
+	select {
+	case <-p.assembled:
+	case <-time.After(patience):
+	case <-ctx.Done():
+	}
+}
+
 // Ready is closed when the API can be used.
-func (p *controlPlane) Ready() <-chan struct{} { return p.api.Ready() }
+func (p *controlPlane) Ready() <-chan struct{} { return p.ready }
 
 // Run works until ctx ends or a part fails. The reconcilers stop first, etcd last.
 func (p *controlPlane) Run(ctx context.Context) (err error) {
+	if err := p.open(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // stopped while it waited for other servers
+		}
+		return err
+	}
 	defer func() { err = errors.Join(err, p.store.Close()) }()
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
@@ -164,11 +222,11 @@ func (p *controlPlane) reconcile(ctx context.Context) error {
 	if err := p.authority.WriteKubeconfig(filepath.Join(p.settings.dataDir, "admin.kubeconfig"), server); err != nil {
 		return err
 	}
+	close(p.ready)
 	p.own.Start(ctx.Done())
 	group, ctx := errgroup.WithContext(ctx)
-	for _, r := range p.runners {
-		group.Go(func() error { return r.Run(ctx) })
-	}
+	group.Go(func() error { return p.introduce(ctx) })
+	group.Go(func() error { return p.lead(ctx) })
 	err := group.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
@@ -176,12 +234,13 @@ func (p *controlPlane) reconcile(ctx context.Context) error {
 	return err
 }
 
-// reconcilers collects the reconcilers, and the errors of making them.
+// reconcilers collects the reconcilers of one term, and the errors of making them.
 type reconcilers struct {
 	plane     *controlPlane
 	ctx       context.Context
 	client    kubernetes.Interface
 	informers informers.SharedInformerFactory
+	own       lighterinformers.SharedInformerFactory
 	runners   []runner
 	errs      []error
 }
@@ -198,19 +257,21 @@ func add[T runner](w *reconcilers, r T, err error) T {
 
 func (w *reconcilers) log(part string) *slog.Logger { return w.plane.log.With("part", part) }
 
-func (w *reconcilers) images(own clientset.Interface) *image.Controller {
+func (w *reconcilers) images() {
 	const name = "image-controller"
 	c, err := image.New(image.Config{
-		Client: own, Core: w.client, Build: clusterBuild(w.plane.api.LoopbackConfig()),
-		Informers: w.informers, LighterInformers: w.plane.own,
+		Client: w.plane.clients.own, Core: w.client, Build: clusterBuild(w.plane.api.LoopbackConfig()),
+		Informers: w.informers, LighterInformers: w.own,
 		Recorder: newRecorder(w.ctx, w.client, name), Log: w.log(name),
 	})
-	return add(w, c, err)
+	if add(w, c, err); err == nil {
+		w.plane.hosts.Store(c)
+	}
 }
 
 func (w *reconcilers) workloads() {
 	d, err := deployment.New(deployment.Config{
-		Client: w.client, Informers: w.informers, LighterInformers: w.plane.own,
+		Client: w.client, Informers: w.informers, LighterInformers: w.own,
 		Recorder: newRecorder(w.ctx, w.client, "deployment-controller"), Log: w.log("deployment-controller"),
 	})
 	add(w, d, err)
@@ -239,7 +300,8 @@ func (w *reconcilers) network() {
 	add(w, cidrs, err)
 }
 
-func (w *reconcilers) lifecycle(objects metadata.Interface) {
+func (w *reconcilers) lifecycle() {
+	objects := w.plane.clients.objects
 	deps := lifecycle.Deps{
 		Client: w.client, Informers: w.informers,
 		Recorder: newRecorder(w.ctx, w.client, "node-controller"), Log: w.log("lifecycle"),
@@ -289,6 +351,6 @@ func (w *reconcilers) cached() map[schema.GroupVersionResource]cache.SharedIndex
 		{Group: "apps", Version: "v1", Resource: "replicasets"}:                apps.ReplicaSets().Informer(),
 		{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}:      w.informers.Coordination().V1().Leases().Informer(),
 		{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}: w.informers.Discovery().V1().EndpointSlices().Informer(),
-		v1alpha1.SchemeGroupVersion.WithResource("images"):                     w.plane.own.Lighter().V1alpha1().Images().Informer(),
+		v1alpha1.SchemeGroupVersion.WithResource("images"):                     w.own.Lighter().V1alpha1().Images().Informer(),
 	}
 }

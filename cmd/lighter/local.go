@@ -65,7 +65,7 @@ func newLocalUp(flags *localFlags) *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&spec.Hosts, "hosts", 0, "how many hosts (default 1, or as many as there are)")
-	cmd.Flags().IntVar(&spec.Servers, "servers", 1, "how many of them run the control plane (1 so far)")
+	cmd.Flags().IntVar(&spec.Servers, "servers", 0, "how many of them run the control plane: an odd number (default 1, or as many as there are)")
 	cmd.Flags().StringVar(&config, "config", "", "file of settings as in "+agentConfigFile+", for the daemons of all hosts from their next start on; kept in the cluster")
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until all hosts are Ready")
 	return cmd
@@ -250,6 +250,8 @@ func newLocalKubeconfig(flags *localFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// Should none answer, the file that there is has to do.
+			_ = cluster.RefreshKubeconfig(cmd.Context())
 			if pathOnly {
 				fmt.Fprintln(cmd.OutOrStdout(), cluster.Kubeconfig())
 				return nil

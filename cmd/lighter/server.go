@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,8 @@ type serverOptions struct {
 	serviceCIDR   string
 	clusterDomain string
 	etcd          etcdOptions
+	peerPort      int
+	join          joinOptions
 	noAgent       bool
 }
 
@@ -43,9 +46,13 @@ func newServerCommand() *cobra.Command {
 		Use: "server", Short: "Run the control plane, and an agent beside it", Args: cobra.NoArgs,
 		Long: `Runs the control plane: etcd, the Kubernetes API on port 6443, reconcilers and
 the scheduler. Unless told otherwise it is also an agent, so one server is a
-whole cluster. The admin's kubeconfig is DATA-DIR/server/admin.kubeconfig.`,
+whole cluster. The admin's kubeconfig is DATA-DIR/server/admin.kubeconfig.
+
+With --join it becomes a further server of a cluster, which then has no single
+point of failure: of 3 servers any 2 carry on. Have an odd number of them.`,
 		Example: `  lighter server
-  lighter token create        # for: lighter agent --server https://SERVER:6443 --token TOKEN`,
+  lighter token create            # for: lighter agent --server https://SERVER:6443 --token TOKEN
+  lighter token create --server   # for: lighter server --join https://SERVER:6443 --token TOKEN`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return options.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
@@ -53,6 +60,7 @@ whole cluster. The admin's kubeconfig is DATA-DIR/server/admin.kubeconfig.`,
 	options.agent.addFlags(flags)
 	options.addFlags(flags)
 	bindConfig(cmd, serverConfigFile)
+	cmd.AddCommand(newServerList(), newServerRemove())
 	return cmd
 }
 
@@ -67,6 +75,9 @@ func (o *serverOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.etcd.caFile, "etcd-ca", "", "file with the CA of that etcd's certificates")
 	flags.StringVar(&o.etcd.certFile, "etcd-cert", "", "file with the certificate to show to that etcd")
 	flags.StringVar(&o.etcd.keyFile, "etcd-key", "", "file with the certificate's key")
+	flags.IntVar(&o.peerPort, "etcd-peer-port", 2380, "port for the built-in etcd of other servers; used when there are any")
+	flags.StringVar(&o.join.url, "join", "", "URL of a server whose cluster this one joins, https://HOST:6443")
+	flags.StringVar(&o.join.token, "token", "", "token for --join, as 'lighter token create --server' prints it; not needed once this server has joined")
 	flags.BoolVar(&o.noAgent, "no-agent", false, "run no containers on this host")
 }
 
@@ -82,10 +93,7 @@ func (o *serverOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plane, err := newControlPlane(ctx, settings, log)
-	if err != nil {
-		return err
-	}
+	plane := newControlPlane(settings, log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return plane.Run(ctx) })
 	group.Go(func() error {
@@ -105,7 +113,10 @@ func (o *serverOptions) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return host.Run(ctx, func() { announce(log, started, "server") }) })
+		group.Go(func() error {
+			plane.settle(ctx)
+			return host.Run(ctx, func() { announce(log, started, "server") })
+		})
 	}
 	err = group.Wait()
 	_ = sdNotify(notifyStopping)
@@ -114,6 +125,7 @@ func (o *serverOptions) run(ctx context.Context) error {
 
 // serverSettings are options that have been looked at.
 type serverSettings struct {
+	name        string // among the servers: that of the node
 	dataDir     string // of the server, without the agent's
 	bind        netip.Addr
 	port        int
@@ -124,16 +136,21 @@ type serverSettings struct {
 	serviceCIDR *net.IPNet
 	domain      string
 	etcd        etcdOptions
+	peerPort    int
+	join        joinOptions
 }
 
 // url is how agents on other hosts reach the API.
 func (s serverSettings) url() string {
-	return "https://" + netip.AddrPortFrom(s.advertise, uint16(s.port)).String()
+	return "https://" + s.address()
 }
 
 // resolve reports every wrong flag at once.
 func (o *serverOptions) resolve() (serverSettings, error) {
-	s := serverSettings{dataDir: filepath.Join(o.agent.dataDir, "server"), port: o.port, domain: o.clusterDomain, etcd: o.etcd}
+	s := serverSettings{
+		name: o.agent.nodeName, dataDir: filepath.Join(o.agent.dataDir, "server"), port: o.port, domain: o.clusterDomain,
+		etcd: o.etcd, peerPort: o.peerPort, join: o.join,
+	}
 	var errs flagErrors
 	var err error
 	s.bind, err = netip.ParseAddr(o.bind)
@@ -141,6 +158,10 @@ func (o *serverOptions) resolve() (serverSettings, error) {
 	if o.port < 1 || o.port > 65535 {
 		errs.wrong("port", fmt.Errorf("%d is not between 1 and 65535", o.port))
 	}
+	if o.peerPort < 1 || o.peerPort > 65535 {
+		errs.wrong("etcd-peer-port", fmt.Errorf("%d is not between 1 and 65535", o.peerPort))
+	}
+	errs.wrong("join", o.join.check())
 	s.clusterCIDR, err = netip.ParsePrefix(o.clusterCIDR)
 	errs.wrong("cluster-cidr", err)
 	_, s.serviceCIDR, err = net.ParseCIDR(o.serviceCIDR)
@@ -173,6 +194,16 @@ func (o *serverOptions) subjects(s *serverSettings) {
 			s.names = append(s.names, name)
 		}
 	}
+}
+
+func (o joinOptions) check() error {
+	switch u, err := url.Parse(o.url); {
+	case o.url == "" && o.token != "":
+		return errors.New("missing, but --token is given")
+	case o.url != "" && (err != nil || u.Scheme != "https" || u.Host == ""):
+		return fmt.Errorf("%q: want the URL of a server, https://HOST:6443", o.url)
+	}
+	return nil
 }
 
 func (o etcdOptions) check() error {

@@ -13,6 +13,9 @@ import (
 	"lighter.dev/lighter/cmd/lighter/token"
 )
 
+// serverTokenLife is how long a token for servers is good unless told otherwise.
+const serverTokenLife = time.Hour
+
 func newTokenCommand() *cobra.Command {
 	flags := configFlags()
 	cmd := &cobra.Command{Use: "token", Short: "Make, list and delete tokens with which hosts join"}
@@ -25,8 +28,17 @@ func newTokenCreate(flags *genericclioptions.ConfigFlags) *cobra.Command {
 	var options token.Options
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make a token and print it", Args: cobra.NoArgs,
-		Example: "  lighter agent --server https://SERVER:6443 --token $(lighter token create)",
+		Long: `Makes a token with which hosts join as agents, and prints it.
+
+With --server it lets hosts join as servers instead, for an hour unless --ttl says
+otherwise. Keep such a token as secret as the servers themselves: whoever holds it
+can become the control plane.`,
+		Example: `  lighter agent --server https://SERVER:6443 --token $(lighter token create)
+  lighter server --join https://SERVER:6443 --token $(lighter token create --server)`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if options.Server && !cmd.Flags().Changed("ttl") {
+				options.TTL = serverTokenLife
+			}
 			config, client, err := connect(flags)
 			if err != nil {
 				return err
@@ -42,6 +54,7 @@ func newTokenCreate(flags *genericclioptions.ConfigFlags) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&options.Server, "server", false, "for servers, not agents: whoever holds it can become the control plane")
 	cmd.Flags().DurationVar(&options.TTL, "ttl", 24*time.Hour, "how long hosts may join with it; 0 for ever")
 	cmd.Flags().StringVar(&options.Description, "description", "", "what it is for")
 	return cmd
@@ -60,9 +73,13 @@ func newTokenList(flags *genericclioptions.ConfigFlags) *cobra.Command {
 				return err
 			}
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
-			fmt.Fprintln(table, "ID\tEXPIRES\tDESCRIPTION")
+			fmt.Fprintln(table, "ID\tFOR\tEXPIRES\tDESCRIPTION")
 			for _, t := range tokens {
-				fmt.Fprintf(table, "%s\t%s\t%s\n", t.ID, expiry(t.Expires, time.Now()), t.Description)
+				kind := "agents"
+				if t.Server {
+					kind = "servers"
+				}
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", t.ID, kind, expiry(t.Expires, time.Now()), t.Description)
 			}
 			return table.Flush()
 		},

@@ -65,7 +65,9 @@ type Config struct {
 	// Builders chooses who builds an Image, Holders who is asked about its content.
 	Builders BuilderPicker
 	Holders  HolderPicker
-	Log      *slog.Logger
+	// Servers, if not nil, answers at ServersPath.
+	Servers http.Handler
+	Log     *slog.Logger
 }
 
 // Server is a Kubernetes API server.
@@ -124,6 +126,9 @@ func (s *Server) assemble(ctx context.Context) error {
 	routes := imageRoutes{builders: s.cfg.Builders, holders: s.cfg.Holders, pods: s.client.CoreV1(), authorizer: generic.Authorization.Authorizer}
 	if err := s.instance.ControlPlane.InstallAPIs(imageProvider{agents: agents, routes: routes, log: s.cfg.Log}); err != nil {
 		return err
+	}
+	if s.cfg.Servers != nil {
+		s.mount(ServersPath, s.cfg.Servers)
 	}
 	newDocuments(s.generic().Handler, generic.OpenAPIConfig, generic.OpenAPIV3Config).install()
 	t := newTenancy(s.client, s.Informers(), string(s.cfg.Authority.PEM), s.cfg.Log)

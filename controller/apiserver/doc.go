@@ -15,6 +15,7 @@
 //	routes.go     which agent that is, and what it is asked
 //	bootstrap.go  objects that every cluster has: namespaces, gossip key, …
 //	policy.go     who may do what: Kubernetes' roles and ours
+//	servers.go    where further servers join, and who may
 //	tenancy.go    what every namespace has: a service account and the CA
 //
 // There is no aggregator and no CRD server: see hack/decisions/0001.

@@ -23,6 +23,11 @@ const (
 	agentPort = 10250
 	// agentTimeout bounds a request to an agent that is not a stream.
 	agentTimeout = 5 * time.Second
+	// announceEvery is how often a server says that it lives, announceLife how long
+	// that is believed. Upstream has 10 and 15 s, in which a pod would meet a dead
+	// server again and again.
+	announceEvery = 3 * time.Second
+	announceLife  = 8 * time.Second
 )
 
 // admissionOff are the upstream plugins for kinds that are not served here, and
@@ -118,7 +123,10 @@ func configure(ctx context.Context, cfg Config) (*controlplane.Config, error) {
 		},
 		ServiceIPRange:       *cfg.ServiceCIDR,
 		APIServerServicePort: 443,
-		MasterCount:          1,
+		// Every server keeps its address in the Service "kubernetes" for as long as it
+		// lives; agents and pods find the others there.
+		EndpointReconcilerConfig:   controlplane.EndpointReconcilerConfig{Interval: announceEvery},
+		MasterEndpointReconcileTTL: announceLife,
 	}}
 	if cfg.Advertise.IsLoopback() {
 		// Nobody else can reach it, so there is no endpoint to publish.

@@ -42,6 +42,7 @@ func defaultPolicy() policy {
 	}
 	p.addAgents()
 	p.addImages()
+	p.addServers()
 	return p
 }
 

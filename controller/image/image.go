@@ -81,7 +81,9 @@ func New(cfg Config) (*Controller, error) {
 	c.runner = reconcile.New("image", c.sync, cfg.Log)
 	c.buildRunner = reconcile.New("image-build", c.syncBuild, cfg.Log)
 	c.configMaps = newConfigMaps(cfg.Core, c.buildRunner.Enqueue)
-	imageHandle, imageErr := images.Informer().AddEventHandler(c.runner.Handler())
+	imageHandle, imageErr := images.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: c.follow, UpdateFunc: func(_, obj any) { c.follow(obj) }, DeleteFunc: c.unfollow,
+	})
 	buildHandle, buildErr := images.Informer().AddEventHandler(c.buildRunner.Handler())
 	nodeHandle, nodeErr := nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(old, obj any) {
@@ -107,6 +109,22 @@ func (c *Controller) Run(ctx context.Context) error {
 	group.Go(func() error { return c.runner.Run(ctx, 1) })
 	group.Go(func() error { return c.buildRunner.Run(ctx, buildWorkers) })
 	return group.Wait()
+}
+
+// follow notes who builds, also while Run does not run: servers that do not lead
+// pick builders too.
+func (c *Controller) follow(obj any) {
+	if image, ok := obj.(*v1alpha1.Image); ok {
+		c.builds.observe(image.Namespace+"/"+image.Name, builderNamed(image), isBuilding(image))
+	}
+	c.runner.EnqueueObject(obj)
+}
+
+func (c *Controller) unfollow(obj any) {
+	if image, ok := reconcile.Object[*v1alpha1.Image](obj); ok {
+		c.builds.forget(image.Namespace + "/" + image.Name)
+	}
+	c.runner.EnqueueObject(obj)
 }
 
 // wakeBuilding looks at the Images under construction: a node has failed, which

@@ -101,7 +101,12 @@ func (s *Store) awaitReady(ctx context.Context, dir string) error {
 		case <-s.etcd.Server.ReadyNotify():
 			return nil
 		case err := <-s.etcd.Err():
-			return explain(err, dir)
+			select {
+			case <-s.etcd.Server.StoppingNotify():
+				return fmt.Errorf("store: %w", errRemoved)
+			default:
+				return explain(err, dir)
+			}
 		case <-s.etcd.Server.StopNotify():
 			return fmt.Errorf("store: %w", errRemoved)
 		case <-ctx.Done():

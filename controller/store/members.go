@@ -89,11 +89,14 @@ func admission(members []Member, registered map[string]Server, server Server) (s
 // reachable opens the port for others and tells etcd about it, if this server
 // has been alone so far.
 func (s *Store) reachable(ctx context.Context) error {
-	if err := s.peer.want(); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
 	if err := s.peer.open(s.etcd.Server); err != nil {
 		return err
+	}
+	if !s.peer.wanted() {
+		if err := s.peer.want(); err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+		close(s.others)
 	}
 	return s.announce(ctx)
 }
@@ -178,7 +181,7 @@ func (s *Store) Promotion(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 		_, err := s.client.MemberPromote(ctx, uint64(s.etcd.Server.MemberID()))
-		if err = understand(err); err != nil && ctx.Err() == nil {
+		if err = understand(err); err != nil && ctx.Err() == nil && !errors.Is(err, rpctypes.ErrMemberNotLearner) {
 			s.log.Info("this server has no vote yet", "why", err)
 		}
 	}

@@ -3,9 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -47,9 +46,6 @@ func (p *peer) wanted() bool {
 
 // want remembers that there are others from now on.
 func (p *peer) want() error {
-	if p.wanted() {
-		return nil
-	}
 	return continuity.AtomicWriteFile(p.marker, []byte(p.url()+"\n"), 0o600)
 }
 
@@ -71,7 +67,7 @@ func (p *peer) open(etcd *etcdserver.EtcdServer) error {
 	p.server = &http.Server{
 		Handler:     etcdhttp.NewPeerHandler(zap.NewNop(), etcd),
 		ReadTimeout: 5 * time.Minute, // as etcd has it: it is the time of a snapshot
-		ErrorLog:    log.New(io.Discard, "", 0),
+		ErrorLog:    slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
 	// It ends with ErrServerClosed, in close.
 	go func(server *http.Server) { _ = server.Serve(listener) }(p.server)

@@ -55,13 +55,23 @@ func (s *Store) Servers(ctx context.Context) (map[string]Server, error) {
 	return all, nil
 }
 
-// Me is this server, for Register.
+// Me is this server, whose API is at address (host:port).
 func (s *Store) Me(address string) Server {
 	me := Server{Name: s.name, Address: address}
 	if s.peer != nil && s.peer.addr.IsValid() {
 		me.PeerURL = s.peer.url()
 	}
 	return me
+}
+
+// Introduce tells the others where this server is now.
+func (s *Store) Introduce(ctx context.Context, address string) error {
+	if s.peer != nil && s.peer.wanted() {
+		if err := s.announce(ctx); err != nil {
+			return err
+		}
+	}
+	return s.Register(ctx, s.Me(address))
 }
 
 // External tells whether etcd is the user's.

@@ -76,6 +76,7 @@ type Store struct {
 
 	peer   *peer         // nil if external
 	failed chan error    // what ended the embedded server
+	others chan struct{} // closed when there may be other servers
 	closed chan struct{} // by Close
 	// changes of the membership are made one at a time: raft drops the second of two
 	// that are under way.
@@ -91,13 +92,16 @@ func Start(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Name == "" {
 		cfg.Name = "lighter"
 	}
-	s := &Store{log: cfg.Log, name: cfg.Name, closed: make(chan struct{}), transport: storagebackend.TransportConfig{
+	s := &Store{log: cfg.Log, name: cfg.Name, closed: make(chan struct{}), others: make(chan struct{}), transport: storagebackend.TransportConfig{
 		ServerList: cfg.Endpoints, TrustedCAFile: cfg.TLS.CAFile, CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile,
 	}}
 	if len(cfg.Endpoints) == 0 {
 		if err := s.startEmbedded(ctx, cfg); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
+	}
+	if s.peer == nil || s.peer.wanted() {
+		close(s.others)
 	}
 	if err := s.connect(ctx, cfg.ClusterID); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -123,6 +127,10 @@ func (s *Store) InProcess() func() *clientv3.Client {
 // Failed delivers what stops the embedded server, such as a full disk or its
 // removal from the cluster. It never delivers anything for an external one.
 func (s *Store) Failed() <-chan error { return s.failed }
+
+// Others is closed when this server is not alone any more; at once if it never
+// was, or if nobody can tell, as with an external etcd.
+func (s *Store) Others() <-chan struct{} { return s.others }
 
 // Close disconnects, and stops the embedded server: everything is on the disk,
 // and its files are closed, when Close returns. Clients that InProcess made have

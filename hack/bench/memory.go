@@ -55,7 +55,7 @@ func measureOverhead(ctx context.Context, b *bench) error {
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}
-	host, server := b.cluster.Hosts[1].Name, b.cluster.Server().Name
+	host, server := b.cluster.Hosts[1].Name, b.cluster.Servers()[0].Name
 	before, err := b.shares(host, server)
 	if err != nil {
 		return err

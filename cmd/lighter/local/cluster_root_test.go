@@ -28,6 +28,8 @@ func (fakeDaemons) Prepare(_ context.Context, c *Cluster, host Host) (Command, e
 	return Command{Files: files, Argv: []string{"busybox", "sh", "-c", "echo daemon of $(hostname) up; busybox setsid busybox sleep 3611 & busybox sleep 3612; true"}}, nil
 }
 
+func (fakeDaemons) NeedsServer(c *Cluster, host Host) bool { return host.Name != c.Servers()[0].Name }
+
 func (fakeDaemons) ServerReady(context.Context, *Cluster, <-chan struct{}) error { return nil }
 
 func (fakeDaemons) AllReady(context.Context, *Cluster, Report) error { return nil }

@@ -4,36 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/containerd/continuity"
-
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
 	watchtools "k8s.io/client-go/tools/watch"
 	"sigs.k8s.io/yaml"
 
 	"lighter.dev/lighter/cmd/lighter/token"
 )
 
-// Lighter runs "lighter server" on the first host and "lighter agent" on the
+// Lighter runs "lighter server" on the first hosts and "lighter agent" on the
 // others. Their settings stand in the hosts' /etc/lighter, where the daemons
 // look by themselves.
 type Lighter struct {
-	joinToken string
+	joinTokens map[Role]string
 }
 
 // tokenLife is how long a host may take to join.
@@ -45,7 +38,26 @@ const look = 25 * time.Millisecond
 
 var _ Daemons = (*Lighter)(nil)
 
-// Prepare writes server.yaml or agent.yaml; the latter holds a join token.
+// serverData is the folder of a host's control plane.
+func (c *Cluster) serverData(host string) string {
+	return filepath.Join(c.HostDir(host), c.dataDir(), "server")
+}
+
+// NeedsServer implements Daemons: an agent that has joined could start alone, but
+// has nothing to do then.
+func (l *Lighter) NeedsServer(c *Cluster, host Host) bool {
+	if host.Role == RoleAgent {
+		return true
+	}
+	if host.Name == c.Servers()[0].Name {
+		return false
+	}
+	// Where etcd's log lies from the moment on that a server is one.
+	_, err := os.Stat(filepath.Join(c.serverData(host.Name), "etcd/data/member/wal"))
+	return err != nil
+}
+
+// Prepare writes server.yaml or agent.yaml; either may hold a join token.
 func (l *Lighter) Prepare(ctx context.Context, c *Cluster, host Host) (Command, error) {
 	settings := map[string]any{}
 	maps.Copy(settings, c.Settings)
@@ -55,23 +67,28 @@ func (l *Lighter) Prepare(ctx context.Context, c *Cluster, host Host) (Command, 
 		"cgroup-root": c.CgroupPath(host.Name),
 	})
 	path := filepath.Join("/etc/lighter", string(host.Role)+".yaml")
-	if host.Role == RoleAgent {
-		joinToken, err := l.token(ctx, c, filepath.Join(c.HostDir(host.Name), path))
+	if l.NeedsServer(c, host) {
+		joinToken, err := l.token(ctx, c, host.Role, filepath.Join(c.HostDir(host.Name), path))
 		if err != nil {
 			return Command{}, err
 		}
-		settings["server"], settings["token"] = fmt.Sprintf("https://%s:6443", c.Server().IP), joinToken
+		config, _, err := c.client()
+		if err != nil {
+			return Command{}, err
+		}
+		key := map[Role]string{RoleAgent: "server", RoleServer: "join"}[host.Role]
+		settings[key], settings["token"] = config.Host, joinToken
 	}
 	content, err := yaml.Marshal(settings)
 	return Command{Argv: []string{binDir + "/lighter", string(host.Role)}, Files: map[string][]byte{path: content}}, err
 }
 
-// token makes one join token for all agents of this run. A host that has been
-// configured before may start without the server: it has joined already, most
+// token makes one join token for all hosts of a role in this run. A host that has
+// been configured before may start without a server: it has joined already, most
 // likely, and needs no token that works.
-func (l *Lighter) token(ctx context.Context, c *Cluster, path string) (string, error) {
-	if l.joinToken != "" {
-		return l.joinToken, nil
+func (l *Lighter) token(ctx context.Context, c *Cluster, role Role, path string) (string, error) {
+	if made := l.joinTokens[role]; made != "" {
+		return made, nil
 	}
 	var old struct{ Token string }
 	if content, err := os.ReadFile(path); err == nil {
@@ -83,15 +100,18 @@ func (l *Lighter) token(ctx context.Context, c *Cluster, path string) (string, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	fresh, err := newToken(ctx, c)
+	fresh, err := newToken(ctx, c, role == RoleServer)
 	if err != nil && old.Token != "" {
 		return old.Token, nil
 	}
-	l.joinToken = fresh
+	if l.joinTokens == nil {
+		l.joinTokens = map[Role]string{}
+	}
+	l.joinTokens[role] = fresh
 	return fresh, err
 }
 
-func newToken(ctx context.Context, c *Cluster) (string, error) {
+func newToken(ctx context.Context, c *Cluster, forServers bool) (string, error) {
 	config, client, err := c.client()
 	if err != nil {
 		return "", err
@@ -101,7 +121,7 @@ func newToken(ctx context.Context, c *Cluster) (string, error) {
 		return "", err
 	}
 	for {
-		fresh, err := token.Create(ctx, client, ca, token.Options{TTL: tokenLife, Description: "lighter local up"})
+		fresh, err := token.Create(ctx, client, ca, token.Options{TTL: tokenLife, Description: "lighter local up", Server: forServers})
 		// A server that has just started may still be making kube-system.
 		if err == nil || !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
 			return fresh, err
@@ -112,14 +132,11 @@ func newToken(ctx context.Context, c *Cluster) (string, error) {
 	}
 }
 
-// ServerReady waits for the server's admin kubeconfig, makes one of it that
-// works from the machine, and waits until the API says that it is ready.
+// ServerReady waits until a server says that its API is ready, and for its admin
+// kubeconfig, of which it makes one that works from the machine.
 func (l *Lighter) ServerReady(ctx context.Context, c *Cluster, exited <-chan struct{}) error {
 	for {
-		err := c.publishKubeconfig()
-		if err == nil {
-			err = c.apiReady(ctx)
-		}
+		err := c.RefreshKubeconfig(ctx)
 		if err == nil {
 			return nil
 		}
@@ -141,64 +158,6 @@ func pause(ctx context.Context) error {
 	case <-time.After(look):
 		return nil
 	}
-}
-
-// publishKubeconfig writes the admin's kubeconfig with the server's address as
-// seen from the machine.
-func (c *Cluster) publishKubeconfig() error {
-	server := c.Server()
-	admin := filepath.Join(c.HostDir(server.Name), c.dataDir(), "server/admin.kubeconfig")
-	config, err := clientcmd.LoadFromFile(admin)
-	if err != nil {
-		return err
-	}
-	for _, cluster := range config.Clusters {
-		cluster.Server = fmt.Sprintf("https://%s:6443", server.IP)
-	}
-	content, err := clientcmd.Write(*config)
-	if err != nil {
-		return err
-	}
-	if have, err := os.ReadFile(c.Kubeconfig()); err == nil && string(have) == string(content) {
-		return nil
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return continuity.AtomicWriteFile(c.Kubeconfig(), content, 0o600)
-}
-
-func (c *Cluster) client() (*rest.Config, kubernetes.Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
-	if err != nil {
-		return nil, nil, err
-	}
-	client, err := kubernetes.NewForConfig(config)
-	return config, client, err
-}
-
-func (c *Cluster) apiReady(ctx context.Context) error {
-	config, _, err := c.client()
-	if err != nil {
-		return err
-	}
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return err
-	}
-	defer client.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s says %s", request.URL, response.Status)
-	}
-	return nil
 }
 
 // AllReady watches the Node objects until every host's says Ready. It gives up

@@ -26,7 +26,7 @@ type Spec struct {
 	Dir string
 	// Hosts is how many hosts to have; 0 keeps what is there, or 1.
 	Hosts int
-	// Servers is how many of them run the control plane; 0 means 1.
+	// Servers is how many of them run the control plane; 0 keeps what is there, or 1.
 	Servers int
 	// Settings are for the daemons of all hosts, as in their configuration file;
 	// nil keeps what is there. Whoever asks has checked them.
@@ -34,7 +34,7 @@ type Spec struct {
 }
 
 // ownSettings are those that a local cluster makes itself, for each host.
-var ownSettings = []string{"node-name", "node-ip", "cgroup-root", "server", "token"}
+var ownSettings = []string{"node-name", "node-ip", "cgroup-root", "server", "token", "join"}
 
 // Cluster is what is wanted of one cluster. It is the content of cluster.json;
 // only the verbs in cluster.go write it, under the lock.
@@ -74,6 +74,8 @@ const (
 	// firstHost is the last byte of host-1's address, less one.
 	firstHost = 10
 	maxHosts  = 200
+	// maxServers is enough to lose three of them.
+	maxServers = 7
 )
 
 // underlay is the range that clusters take their /24 from.
@@ -105,8 +107,8 @@ func (s Spec) check() error {
 		return fmt.Errorf("--dir %q: must not contain a comma, colon, backslash or line break (it becomes a mount option)", s.Dir)
 	case s.Hosts < 0 || s.Hosts > maxHosts:
 		return fmt.Errorf("--hosts %d: must be between 1 and %d", s.Hosts, maxHosts)
-	case s.Servers < 0 || s.Servers > 1:
-		return fmt.Errorf("--servers %d: a local cluster has one server so far; several servers are not supported yet", s.Servers)
+	case s.Servers < 0 || s.Servers > maxServers:
+		return fmt.Errorf("--servers %d: must be between 1 and %d", s.Servers, maxServers)
 	}
 	for _, key := range ownSettings {
 		if _, given := s.Settings[key]; given {
@@ -146,15 +148,33 @@ func plan(spec Spec, have *Cluster, taken []netip.Prefix) (*Cluster, error) {
 	if spec.Hosts != 0 && spec.Hosts < len(want.Hosts) {
 		return nil, fmt.Errorf("cluster %s has %d hosts: it cannot shrink to %d; run 'lighter local down --name %s' first", spec.Name, len(want.Hosts), spec.Hosts, spec.Name)
 	}
+	servers, err := planServers(spec, len(want.Servers()))
+	if err != nil {
+		return nil, err
+	}
 	for len(want.Hosts) < max(spec.Hosts, 1) {
 		n := len(want.Hosts) + 1
 		role := RoleAgent
-		if n == 1 {
+		if n <= servers {
 			role = RoleServer
 		}
 		want.Hosts = append(want.Hosts, Host{Name: fmt.Sprintf("host-%d", n), Role: role, IP: nth(want.Subnet, firstHost+n)})
 	}
 	return want, nil
+}
+
+// planServers is how many hosts are servers. That does not change later: servers
+// hold data.
+func planServers(spec Spec, have int) (int, error) {
+	switch {
+	case have > 0 && spec.Servers != 0 && spec.Servers != have:
+		return 0, fmt.Errorf("cluster %s has %d servers: that cannot be changed to %d; run 'lighter local down --name %s' first", spec.Name, have, spec.Servers, spec.Name)
+	case have > 0:
+		return have, nil
+	case spec.Servers > max(spec.Hosts, 1):
+		return 0, fmt.Errorf("--servers %d: there are only %d hosts (--hosts)", spec.Servers, max(spec.Hosts, 1))
+	}
+	return max(spec.Servers, 1), nil
 }
 
 // pickSubnet takes the /24 that the name hashes to, or the next one that
@@ -189,14 +209,15 @@ func hash(name string) uint32 {
 // Gateway is the machine's own address on the underlay.
 func (c *Cluster) Gateway() netip.Addr { return nth(c.Subnet, 1) }
 
-// Server is the first host that runs the control plane.
-func (c *Cluster) Server() Host {
+// Servers are the hosts that run the control plane.
+func (c *Cluster) Servers() []Host {
+	var servers []Host
 	for _, h := range c.Hosts {
 		if h.Role == RoleServer {
-			return h
+			servers = append(servers, h)
 		}
 	}
-	return Host{}
+	return servers
 }
 
 // Host finds a host by name.

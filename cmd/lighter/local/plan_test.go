@@ -19,6 +19,7 @@ func TestPlan(t *testing.T) {
 		spec      Spec
 		have      *Cluster
 		wantHosts int
+		servers   int // 1 if 0
 		settings  any // of max-pods
 		wantErr   string
 	}{
@@ -27,7 +28,6 @@ func TestPlan(t *testing.T) {
 		{name: "keeps what is there", spec: Spec{Name: "c"}, have: existing, wantHosts: 2},
 		{name: "grows", spec: Spec{Name: "c", Hosts: 4}, have: existing, wantHosts: 4},
 		{name: "does not shrink", spec: Spec{Name: "c", Hosts: 1}, have: existing, wantErr: "cannot shrink"},
-		{name: "one server", spec: Spec{Name: "c", Servers: 3}, wantErr: "several servers are not supported yet"},
 		{name: "name", spec: Spec{Name: "C_"}, wantErr: "cluster name"},
 		{name: "path separator in name", spec: Spec{Name: "../x"}, wantErr: "cluster name"},
 		{name: "too many", spec: Spec{Name: "c", Hosts: 1000}, wantErr: "between 1 and 200"},
@@ -38,6 +38,11 @@ func TestPlan(t *testing.T) {
 		{name: "settings of its own", spec: Spec{Name: "c", Settings: map[string]any{"node-ip": "10.0.0.1"}}, wantErr: `key "node-ip"`},
 		{name: "a data folder of its own", spec: Spec{Name: "c", Settings: map[string]any{"data-dir": "/var/data"}}, wantHosts: 1},
 		{name: "a shared data folder", spec: Spec{Name: "c", Settings: map[string]any{"data-dir": "/var/../srv"}}, wantErr: "all hosts would share"},
+		{name: "all are servers", spec: Spec{Name: "c", Hosts: 3, Servers: 3}, wantHosts: 3, servers: 3},
+		{name: "two of three", spec: Spec{Name: "c", Hosts: 3, Servers: 2}, wantHosts: 3, servers: 2},
+		{name: "more servers than hosts", spec: Spec{Name: "c", Hosts: 2, Servers: 3}, wantErr: "only 2 hosts"},
+		{name: "other servers", spec: Spec{Name: "c", Hosts: 3, Servers: 3}, have: existing, wantErr: "cannot be changed to 3"},
+		{name: "the same servers", spec: Spec{Name: "c", Hosts: 3, Servers: 1}, have: existing, wantHosts: 3},
 		{name: "comma in dir", spec: Spec{Name: "c", Dir: "/a,b"}, wantErr: "mount option"},
 	}
 	for _, test := range tests {
@@ -59,7 +64,7 @@ func TestPlan(t *testing.T) {
 				t.Errorf("settings %v, want %v", got.Settings, test.settings)
 			}
 			for i, host := range got.Hosts {
-				if (host.Role == RoleServer) != (i == 0) {
+				if (host.Role == RoleServer) != (i < max(test.servers, 1)) {
 					t.Errorf("%s has role %s", host.Name, host.Role)
 				}
 				if want := nth(got.Subnet, 11+i); host.IP != want {

@@ -7,17 +7,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/continuity"
 )
 
 // Daemons decides what runs on the hosts and when that is ready.
 type Daemons interface {
-	// Prepare says how a host's daemon is started. For an agent it is called when
-	// the server is ready.
+	// NeedsServer tells whether a host can start only when a server is ready: all
+	// but the first server need one until they have joined.
+	NeedsServer(c *Cluster, host Host) bool
+	// Prepare says how a host's daemon is started.
 	Prepare(ctx context.Context, c *Cluster, host Host) (Command, error)
-	// ServerReady returns when agents may join. exited is closed if the
-	// server's daemon ends first; it is nil when that was started earlier.
+	// ServerReady returns when others may join. exited is closed if a
+	// server's daemon ends first; it is nil when all were started earlier.
 	ServerReady(ctx context.Context, c *Cluster, exited <-chan struct{}) error
 	// AllReady returns when every host is ready for work.
 	AllReady(ctx context.Context, c *Cluster, report Report) error
@@ -72,6 +75,9 @@ func Up(ctx context.Context, spec Spec, daemons Daemons, report Report) (*Cluste
 		return nil, err
 	}
 	report("network %s, the machine is %s", cluster.Subnet, cluster.Gateway())
+	if n := len(cluster.Servers()); n%2 == 0 {
+		report("note: of %d servers %d are needed, so this cluster survives the loss of no more servers than one with %d", n, n/2+1, n-1)
+	}
 	if err := cluster.ensureHosts(ctx, cluster.Hosts, daemons, report); err != nil {
 		return cluster, err
 	}
@@ -120,38 +126,67 @@ func onlyOurs(dir string) error {
 	return nil
 }
 
-// ensureHosts boots hosts that are off and starts daemons that do not run: the
-// server's at once, the agents' when the server is ready to let them join.
+// ensureHosts boots hosts that are off and starts daemons that do not run: those
+// of servers at once, those that need a server when one lets them join.
 func (c *Cluster) ensureHosts(ctx context.Context, hosts []Host, daemons Daemons, report Report) error {
-	var server *Host
-	var exited <-chan struct{}
 	for _, host := range hosts {
 		if !c.booted(host.Name) {
 			if err := c.boot(host); err != nil {
 				return err
 			}
 		}
-		if host.Role == RoleServer {
-			var err error
-			if exited, err = c.ensureDaemon(ctx, host, daemons, report); err != nil {
-				return err
-			}
-			server = &host
-		}
 	}
-	if server != nil {
-		if err := daemons.ServerReady(ctx, c, exited); err != nil {
-			return fmt.Errorf("%s: %w\n%s", server.Name, err, c.logTail(server.Name))
+	var exited <-chan struct{}
+	var first []Host
+	for _, host := range hosts {
+		if host.Role != RoleServer || daemons.NeedsServer(c, host) {
+			continue
 		}
-		report("%s: the API is ready at https://%s:6443", server.Name, server.IP)
+		var err error
+		if exited, err = c.ensureDaemon(ctx, host, daemons, report); err != nil {
+			return err
+		}
+		first = append(first, host)
+	}
+	if len(first) > 0 {
+		if err := c.awaitServers(ctx, first[0], exited, daemons, report); err != nil {
+			return err
+		}
 	}
 	for _, host := range hosts {
-		if host.Role == RoleAgent {
+		if !slices.Contains(first, host) {
 			if _, err := c.ensureDaemon(ctx, host, daemons, report); err != nil {
 				return err
 			}
 		}
 	}
+	return nil
+}
+
+// awaitServers waits until the API is ready, if enough servers run for that.
+func (c *Cluster) awaitServers(ctx context.Context, started Host, exited <-chan struct{}, daemons Daemons, report Report) error {
+	running, all := 0, 0
+	for _, host := range c.Servers() {
+		if daemons.NeedsServer(c, host) {
+			continue // it has no say yet
+		}
+		all++
+		pids, err := c.daemonPIDs(host.Name)
+		if err != nil {
+			return err
+		}
+		if len(pids) > 0 {
+			running++
+		}
+	}
+	if running <= all/2 {
+		report("%d of %d servers run, %d are needed: the API waits for them", running, all, all/2+1)
+		return nil
+	}
+	if err := daemons.ServerReady(ctx, c, exited); err != nil {
+		return fmt.Errorf("%s: %w\n%s", started.Name, err, c.logTail(started.Name))
+	}
+	report("the API is ready")
 	return nil
 }
 

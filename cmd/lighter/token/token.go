@@ -23,8 +23,10 @@ import (
 
 const (
 	secretPrefix = "bootstrap-token-"
-	// group is what a joining agent is a member of before it has a certificate.
-	group = "system:bootstrappers:lighter"
+	// agents is what a joining agent is a member of before it has a certificate,
+	// servers what a host is that wants to become a server.
+	agents  = "system:bootstrappers:lighter"
+	servers = "system:bootstrappers:lighter-servers"
 )
 
 // Options describe a new token.
@@ -32,6 +34,8 @@ type Options struct {
 	// TTL is how long it can be used; 0 means for ever.
 	TTL         time.Duration
 	Description string
+	// Server makes a token that lets a host become a server, and no agent.
+	Server bool
 }
 
 // Token is one join token as "lighter token list" shows it: without its secret.
@@ -39,6 +43,7 @@ type Token struct {
 	ID          string
 	Expires     time.Time // zero: never
 	Description string
+	Server      bool
 }
 
 // Create makes a token for the cluster with that CA and returns its full text,
@@ -47,6 +52,10 @@ func Create(ctx context.Context, client kubernetes.Interface, caPEM []byte, opti
 	token, err := jointoken.New(caPEM, random(6)+"."+random(16))
 	if err != nil {
 		return "", fmt.Errorf("create join token: %w", err)
+	}
+	group := agents
+	if options.Server {
+		group = servers
 	}
 	data := map[string][]byte{
 		"token-id": []byte(token.ID), "token-secret": []byte(token.Secret),
@@ -79,7 +88,10 @@ func List(ctx context.Context, client kubernetes.Interface) ([]Token, error) {
 	tokens := make([]Token, 0, len(secrets.Items))
 	for _, secret := range secrets.Items {
 		expires, _ := time.Parse(time.RFC3339, string(secret.Data["expiration"]))
-		tokens = append(tokens, Token{ID: string(secret.Data["token-id"]), Expires: expires, Description: string(secret.Data["description"])})
+		tokens = append(tokens, Token{
+			ID: string(secret.Data["token-id"]), Expires: expires, Description: string(secret.Data["description"]),
+			Server: string(secret.Data["auth-extra-groups"]) == servers,
+		})
 	}
 	slices.SortFunc(tokens, func(a, b Token) int {
 		if a.Expires.IsZero() != b.Expires.IsZero() {

@@ -29,12 +29,15 @@ func TestLife(t *testing.T) {
 	if err := parsed.Verify(ca.PEM); err != nil {
 		t.Error(err)
 	}
-	if _, err := Create(t.Context(), client, ca.PEM, Options{}); err != nil {
+	if _, err := Create(t.Context(), client, ca.PEM, Options{Server: true}); err != nil {
 		t.Fatal(err)
 	}
 	tokens, err := List(t.Context(), client)
 	if err != nil || len(tokens) != 2 {
 		t.Fatalf("%v, %v", tokens, err)
+	}
+	if tokens[0].Server || !tokens[1].Server {
+		t.Errorf("which of them are for servers: %v", tokens)
 	}
 	for _, form := range []string{full, tokens[1].ID} {
 		if err := Delete(t.Context(), client, form); err != nil {
