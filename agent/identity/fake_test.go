@@ -98,7 +98,7 @@ func (ca *testCA) pair(t *testing.T, name string, begin, end time.Time) (certPEM
 	t.Helper()
 	key := newKey(t)
 	certPEM, err := ca.sign(&x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: name}, PublicKey: key.Public(), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		Subject: pkix.Name{CommonName: name}, PublicKey: key.Public(), DNSNames: []string{serverName}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}, begin, end)
 	if err != nil {
 		t.Fatal(err)

@@ -38,6 +38,9 @@ import (
 const (
 	nodePrefix = "system:node:"
 	nodesGroup = "system:nodes"
+	// serverName is in the certificate of every server: whatever address one is
+	// reached by, this is who has to answer there.
+	serverName = "kubernetes"
 )
 
 var (
@@ -49,6 +52,8 @@ var (
 type Config struct {
 	// Server is the URL of the cluster's API, https://host:port.
 	Server string
+	// Dial, if not nil, makes the connections of a member, to whichever server answers.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Token is a join token (package api/jointoken). A host that has joined needs
 	// none, but one that is given must be of the same cluster.
 	Token string
@@ -115,8 +120,8 @@ func (i *Identity) CAPool() *x509.CertPool { return i.pool }
 // ClientConfig is how to speak to the API server as this node. client-go reads
 // the certificate's file anew and then closes its connections.
 func (i *Identity) ClientConfig() *rest.Config {
-	return &rest.Config{Host: i.cfg.Server, TLSClientConfig: rest.TLSClientConfig{
-		CAData: i.caPEM, CertFile: i.client.path, KeyFile: i.client.path,
+	return &rest.Config{Host: i.cfg.Server, Dial: i.cfg.Dial, TLSClientConfig: rest.TLSClientConfig{
+		CAData: i.caPEM, ServerName: serverName, CertFile: i.client.path, KeyFile: i.client.path,
 	}}
 }
 

@@ -152,7 +152,7 @@ func (i *Identity) fetchCA(ctx context.Context, token jointoken.Token) error {
 // requestClient makes a key and has it certified.
 func (i *Identity) requestClient(ctx context.Context, token jointoken.Token) error {
 	client, err := kubernetes.NewForConfig(&rest.Config{
-		Host: i.cfg.Server, BearerToken: token.Bearer(), TLSClientConfig: rest.TLSClientConfig{CAData: i.caPEM},
+		Host: i.cfg.Server, BearerToken: token.Bearer(), TLSClientConfig: rest.TLSClientConfig{CAData: i.caPEM, ServerName: serverName},
 	})
 	if err != nil {
 		return final("%w", err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -326,6 +328,24 @@ func TestUnwritableFolder(t *testing.T) {
 	}
 }
 
+func TestServersAreRemembered(t *testing.T) {
+	t.Parallel()
+	f := newFakeAPI(t)
+	cfg := f.joined(t)
+	told := []string{"10.0.0.1:6443", "10.0.0.2:6443"}
+	i := mustBootstrap(t, cfg)
+	for range 2 {
+		if err := i.RememberServers(told); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i = mustBootstrap(t, cfg)
+	if got := i.Servers(); !slices.Equal(got, told) {
+		t.Errorf("after a restart: %v", got)
+	}
+	works(t, i)
+}
+
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)
@@ -335,7 +355,7 @@ func TestRecord(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal(text, &have)
 	}
-	if err != nil || have != (record{NodeName: "n1", CAHash: f.token.CAHash}) {
+	if err != nil || !reflect.DeepEqual(have, record{NodeName: "n1", CAHash: f.token.CAHash}) {
 		t.Errorf("record %+v, %v", have, err)
 	}
 }

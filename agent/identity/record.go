@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"lighter.dev/lighter/api/jointoken"
 )
@@ -23,6 +24,8 @@ const (
 type record struct {
 	NodeName string `json:"nodeName"`
 	CAHash   string `json:"caHash"`
+	// Servers are those that the cluster had when this host last heard of them.
+	Servers []string `json:"servers,omitempty"`
 }
 
 // recognise reads the folder and refuses one of another node or another cluster.
@@ -95,17 +98,37 @@ func (i *Identity) parse(text string) (jointoken.Token, error) {
 
 // remember writes down which cluster this is, before anything of it is kept.
 func (i *Identity) remember(caHash string) error {
-	text, err := json.Marshal(record{NodeName: i.cfg.NodeName, CAHash: caHash})
-	if err != nil {
-		return err
-	}
 	// The CA first: a record without it would be a promise that nothing keeps.
 	if err := replaceFile(filepath.Join(i.cfg.Dir, caFile), i.caPEM); err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
+	return i.write(record{NodeName: i.cfg.NodeName, CAHash: caHash})
+}
+
+// Servers are the addresses (host:port) of the cluster's servers, as far as this
+// host has been told.
+func (i *Identity) Servers() []string { return i.have.Servers }
+
+// RememberServers keeps the addresses for the next start. Call it from one
+// goroutine only.
+func (i *Identity) RememberServers(servers []string) error {
+	if slices.Equal(servers, i.have.Servers) {
+		return nil
+	}
+	next := i.have
+	next.Servers = servers
+	return i.write(next)
+}
+
+func (i *Identity) write(r record) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
 	if err := replaceFile(filepath.Join(i.cfg.Dir, recordFile), text); err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
+	i.have = r
 	return nil
 }
 

@@ -28,7 +28,7 @@ func TestBackSoonAfterTheNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var tries, closed atomic.Int32
-		conn, err := newDialer(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := newDialer(NewServers("server:6443"), func(ctx context.Context, _, _ string) (net.Conn, error) {
 			tries.Add(1)
 			if time.Since(start) < 5*time.Second {
 				<-ctx.Done()
@@ -57,7 +57,7 @@ func TestSlowNetwork(t *testing.T) {
 		_, err := race(t.Context(), func(context.Context, string, string) (net.Conn, error) {
 			time.Sleep(time.Second)
 			return closing{closed: &closed}, nil
-		}, "tcp", "server:6443")
+		}, "tcp", []string{"server:6443"})
 		if took := time.Since(start); err != nil || took != time.Second {
 			t.Errorf("took %s, %v", took, err)
 		}
@@ -73,7 +73,7 @@ func TestRefusedAtOnce(t *testing.T) {
 		start := time.Now()
 		_, err := race(t.Context(), func(context.Context, string, string) (net.Conn, error) {
 			return nil, syscall.ECONNREFUSED
-		}, "tcp", "server:6443")
+		}, "tcp", []string{"server:6443"})
 		if !errors.Is(err, syscall.ECONNREFUSED) || time.Since(start) != 0 {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
@@ -86,7 +86,7 @@ func TestGivesUp(t *testing.T) {
 		_, err := race(t.Context(), func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
-		}, "tcp", "server:6443")
+		}, "tcp", []string{"server:6443"})
 		if err == nil || time.Since(start) > limit {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}

@@ -48,6 +48,7 @@ type host struct {
 	identity  *identity.Identity
 	client    kubernetes.Interface
 	lease     kubernetes.Interface // renews the node's lease, by connections of its own
+	servers   *redial.Servers      // that clients may speak to
 	dialer    *redial.Dialer       // of all clients but lease
 	leaseDial *redial.Dialer
 	own       clientset.Interface
@@ -108,21 +109,22 @@ func (h *host) ended(ctx context.Context, err error) error {
 
 // join makes the host a member, or finds that it is one, and makes its clients.
 func (h *host) join(ctx context.Context) error {
+	h.servers = redial.NewServers(hostPort(h.cluster.url))
+	h.dialer, h.leaseDial = redial.New(h.servers), redial.New(h.servers)
 	var err error
 	h.identity, err = identity.Bootstrap(ctx, identity.Config{
-		Server: h.cluster.url, Token: h.cluster.token, NewToken: h.cluster.newToken, NodeName: h.options.nodeName, NodeIPs: []netip.Addr{h.ip},
+		Server: h.cluster.url, Dial: h.dialer.DialContext, Token: h.cluster.token, NewToken: h.cluster.newToken, NodeName: h.options.nodeName, NodeIPs: []netip.Addr{h.ip},
 		Dir: h.dir("identity"), Log: h.logOf("identity"),
 	})
 	if err != nil {
 		return err
 	}
+	h.servers.Set(serverList(h.cluster, h.options.nodeName, h.identity.Servers()))
 	config := h.identity.ClientConfig()
 	// What matters is bounded by the work itself; a limit here would only delay
 	// a burst of pods.
 	config.QPS, config.Burst = -1, -1
 	config.UserAgent = "lighter-agent"
-	h.dialer, h.leaseDial = redial.New(), redial.New()
-	config.Dial = h.dialer.DialContext
 	shared, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return err
@@ -145,6 +147,7 @@ func (h *host) join(ctx context.Context) error {
 	return errors.Join(
 		indexNodesByImage(h.informers.Core().V1().Nodes().Informer()),
 		indexImages(h.images.Lighter().V1alpha1().Images().Informer()),
+		h.followServers(),
 	)
 }
 
@@ -195,7 +198,7 @@ func (h *host) nodeConfig() node.Config {
 	labels, _ := h.options.nodeLabels() // checked before newHost
 	taints, _ := h.options.nodeTaints()
 	return node.Config{
-		Client: h.client, LeaseClient: h.lease, DropLease: h.leaseDial.Drop, Back: h.dialer.Drop,
+		Client: h.client, LeaseClient: h.lease, DropLease: h.leaseDial.Blame, Back: h.dialer.Drop,
 		Name: h.options.nodeName, IPs: []netip.Addr{h.ip}, Port: int32(h.options.port),
 		Version: version, Labels: labels, Taints: taints, DataDir: h.dir(""), MaxPods: h.options.maxPods,
 		Images: h.heldImages, ImagesChanged: h.store.Changed, NetworkReady: h.networkReady, Log: h.logOf("node"),
