@@ -8,11 +8,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
+
+	"lighter.dev/lighter/api/agentapi"
 )
 
 // Images makes images of containers, and takes them away.
 type Images interface {
-	Commit(ctx context.Context, container, tag string, quiet bool) error
+	Commit(ctx context.Context, container, tag string, edits agentapi.Edits, quiet bool) error
 	Remove(ctx context.Context, refs []string, force bool) error
 }
 
@@ -33,7 +35,7 @@ func (c *Cluster) DebugFailed(ctx context.Context, name string, images Images) (
 	}
 	short := strings.Trim(pod.Name[:min(len(pod.Name), maxDebugName)], "-.")
 	tag := "debug-" + short + "-" + utilrand.String(5)
-	if err := images.Commit(ctx, pod.Name+"/"+container, tag, true); err != nil {
+	if err := images.Commit(ctx, pod.Name+"/"+container, tag, agentapi.Edits{}, true); err != nil {
 		return codeEngine, err
 	}
 	defer func() {
