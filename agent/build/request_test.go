@@ -223,3 +223,27 @@ func TestSessionsAreOfTheImage(t *testing.T) {
 		t.Errorf("without headers: %q, %q", key, id)
 	}
 }
+
+// TestSuperseded: a host that comes back does not spoil what another one made.
+func TestSuperseded(t *testing.T) {
+	const running, ended = metav1.ConditionTrue, metav1.ConditionFalse
+	for _, test := range []struct {
+		name            string
+		status          metav1.ConditionStatus
+		reason, builder string
+		outcome         string
+		want            bool
+	}{
+		{"nobody knows yet", running, v1alpha1.ReasonBuildStarted, "here", v1alpha1.ReasonBuildCancelled, false},
+		{"the control plane knows", ended, v1alpha1.ReasonBuildCancelled, "", v1alpha1.ReasonBuildCancelled, false},
+		{"another builds", running, v1alpha1.ReasonBuildStarted, "elsewhere", v1alpha1.ReasonBuildCancelled, true},
+		{"another has built", ended, v1alpha1.ReasonBuildSucceeded, "", v1alpha1.ReasonBuildCancelled, true},
+		{"it was built nevertheless", running, v1alpha1.ReasonBuildStarted, "elsewhere", v1alpha1.ReasonBuildSucceeded, false},
+	} {
+		img := &v1alpha1.Image{}
+		setBuilding(img, 1, test.status, test.reason, buildsIt(test.builder))
+		if got := superseded(img, entry{Outcome: &outcome{Reason: test.outcome}}, "here"); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
