@@ -50,6 +50,7 @@ var measurements = []measurement{
 	{"lost", measureLostHost},
 	{"scheduler", measureScheduler},
 	{"rebuild", measureRebuild},
+	{"cold", measureCold},
 	{"swarm", measureSwarm},
 }
 
