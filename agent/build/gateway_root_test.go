@@ -142,6 +142,9 @@ func TestForeignSessions(t *testing.T) {
 	if err := solve(victim); err != nil {
 		t.Errorf("its own session: %v", err)
 	}
+	if err := solve(h.rawClient("team-a", "victim")); err != nil {
+		t.Errorf("its own session, by another connection: %v", err)
+	}
 	if err := solve(thief); err == nil || !strings.Contains(err.Error(), "no active session") {
 		t.Errorf("another namespace's session: %v", err)
 	}
