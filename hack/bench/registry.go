@@ -65,7 +65,7 @@ func (r *registry) makeImage(dir string, layers int, layerSize int64) error {
 	config.Config.Cmd = []string{"/busybox", "sleep", "1000000"}
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	for i := range layers + 1 {
-		name, size, content := fmt.Sprint("random-", i), layerSize, io.Reader(rand.Reader)
+		name, size, content := fmt.Sprint("random-", i), layerSize, rand.Reader
 		if i == 0 {
 			name, size, content = "busybox", int64(len(program)), strings.NewReader(string(program))
 		}

@@ -72,7 +72,7 @@ func (c *configured) lighter(args ...string) string {
 func (c *configured) try(args ...string) (string, error) {
 	cmd := exec.CommandContext(c.t.Context(), shared.binary, args...)
 	if c.t.Context().Err() != nil { // in a clean-up
-		cmd = exec.Command(shared.binary, args...) //nolint:noctx // the test's context has ended
+		cmd = exec.Command(shared.binary, args...)
 	}
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
 	out, err := cmd.CombinedOutput()
@@ -151,7 +151,7 @@ func ownRegistry(t *testing.T, address, extra string) (host string) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "serve", file) //nolint:noctx // ended by the clean-up
+	cmd := exec.Command(program, "serve", file)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
