@@ -19,6 +19,7 @@ import (
 	"lighter.dev/lighter/agent/probe"
 	"lighter.dev/lighter/agent/status"
 	"lighter.dev/lighter/agent/volume"
+	"lighter.dev/lighter/api/v1alpha1"
 	"lighter.dev/lighter/overlay/attach"
 )
 
@@ -91,6 +92,11 @@ func (n podNetwork) Keep(ctx context.Context, podUIDs []string) error {
 // sandbox says in the overlay's words what a pod is.
 func sandbox(box pod.Sandbox) (attach.Sandbox, error) {
 	out := attach.Sandbox{PodUID: box.PodUID, PodNamespace: box.Namespace, PodName: box.Name, NetNS: box.NetNS, Network: attach.Kind(box.Network)}
+	switch box.Network {
+	case "", v1alpha1.NetworkBridge, v1alpha1.NetworkNone:
+	default:
+		return out, fmt.Errorf("annotation %s is %q: want %s or %s", v1alpha1.NetworkAnnotation, box.Network, v1alpha1.NetworkBridge, v1alpha1.NetworkNone)
+	}
 	for _, port := range box.Ports {
 		if port.HostPort == 0 || box.HostNetwork {
 			continue

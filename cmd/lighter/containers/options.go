@@ -59,7 +59,7 @@ func (o Options) Pod(namespace string) (*corev1.Pod, error) {
 			RestartPolicy: corev1.RestartPolicyAlways, TerminationGracePeriodSeconds: &grace,
 			// What runs knows nothing of the cluster unless it is told.
 			AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
-			Hostname: o.Hostname,
+			Hostname: o.Hostname, Tolerations: staying(),
 		},
 	}
 	if o.Node != "" {
@@ -76,6 +76,16 @@ func (o Options) Pod(namespace string) (*corev1.Pod, error) {
 	}
 	pod.Spec.Containers = []corev1.Container{*container}
 	return pod, nil
+}
+
+// staying keeps the container, and what it has written, when its host is lost for a
+// while: nobody makes another, unlike for a Deployment's pods.
+func staying() []corev1.Toleration {
+	var out []corev1.Toleration
+	for _, taint := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+		out = append(out, corev1.Toleration{Key: taint, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute})
+	}
+	return out
 }
 
 func annotate(policy v1alpha1.ContainerPolicy, run v1alpha1.RunRequest) (map[string]string, error) {

@@ -29,8 +29,8 @@ func TestPod(t *testing.T) {
 	}{
 		{
 			"plain", Options{Command: []string{"echo", "hi"}},
-			[]string{"image: box", "args:\n    - echo\n    - hi", "imagePullPolicy: IfNotPresent", "restartPolicy: Always", "terminationGracePeriodSeconds: 10", "automountServiceAccountToken: false"},
-			[]string{"command:", "stdin", "tty", "ports:", "hostNetwork"},
+			[]string{"image: box", "args:\n    - echo\n    - hi", "imagePullPolicy: IfNotPresent", "restartPolicy: Always", "terminationGracePeriodSeconds: 10", "automountServiceAccountToken: false", "key: node.kubernetes.io/unreachable"},
+			[]string{"tolerationSeconds", "command:", "stdin", "tty", "ports:", "hostNetwork"},
 		},
 		{"ports", Options{Publish: []string{"8080:80", "127.0.0.1:53:53/udp", "[::1]:1:2", "0.0.0.0:3:4"}}, []string{
 			"containerPort: 80\n      hostPort: 8080\n      protocol: TCP", "containerPort: 53\n      hostIP: 127.0.0.1\n      hostPort: 53\n      protocol: UDP",

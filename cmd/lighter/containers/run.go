@@ -40,7 +40,13 @@ func (c *Cluster) Run(ctx context.Context, o Options) (code int, err error) {
 		return 0, nil
 	}
 	// From here on signals are the container's.
-	return c.stay(context.WithoutCancel(ctx), f, at, "", streams{stdin: o.Stdin, tty: o.TTY})
+	ctx = context.WithoutCancel(ctx)
+	code, err = c.stay(ctx, f, at, "", streams{stdin: o.Stdin, tty: o.TTY})
+	var refused *refusal
+	if errors.As(err, &refused) {
+		return c.takeBack(ctx, f.pod, refused)
+	}
+	return code, err
 }
 
 // create makes the pod, and the secret with which it pulls if there is a login.
@@ -121,7 +127,7 @@ func (c *Cluster) takeBack(ctx context.Context, pod *corev1.Pod, cause error) (i
 }
 
 // stay attaches to a container and returns its exit code. before is the attempt
-// before the one that is meant.
+// before the one that is meant. The error is a refusal if there was nothing to run.
 func (c *Cluster) stay(ctx context.Context, f *follower, at stage, before string, s streams) (int, error) {
 	if at == awaits {
 		ctx, leave := context.WithCancelCause(ctx)
@@ -146,7 +152,8 @@ func (c *Cluster) stay(ctx context.Context, f *follower, at stage, before string
 	case err != nil:
 		return codeEngine, fmt.Errorf("container %s: %w", nameOf(f.pod), err)
 	case end.Reason == "StartError":
-		return c.takeBack(ctx, f.pod, notStarted(end.Message))
+		refused := notStarted(end.Message)
+		return refused.code, refused
 	}
 	return int(end.ExitCode), nil
 }

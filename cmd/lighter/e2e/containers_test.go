@@ -245,8 +245,12 @@ func TestDockerStopSurvivesAgent(t *testing.T) {
 			t.Errorf("%s: the file says %q", name, got)
 		}
 	}
-	// A host that loses its power comes back with the files.
+	// A host that loses its power comes back with the files, though its other pods
+	// were given up meanwhile.
+	create(t, d.ns, pod("ordinary", "sleep 1d", "nodeName: host-2"))
+	untilReady(t, d.ns, "ordinary")
 	onCluster(t, "kill", "host-2")
+	until(t, d.ns, "ordinary", 30*time.Second, "is given up", func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil })
 	onCluster(t, "start", "host-2")
 	nodesReady(t, 30*time.Second, "host-2")
 	eventually(t, 30*time.Second, "it runs again, on its files", func() error {
