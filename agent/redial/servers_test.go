@@ -2,6 +2,7 @@ package redial
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -58,7 +59,7 @@ func connect(t *testing.T, d *Dialer, server string, within time.Duration) net.C
 func isClosed(c net.Conn) bool {
 	_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err := c.Read(make([]byte, 1))
-	return err == io.ErrClosedPipe
+	return errors.Is(err, io.ErrClosedPipe)
 }
 
 func TestFailover(t *testing.T) {

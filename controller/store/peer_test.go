@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 )
 
 // place is where one server of a test lives.
@@ -251,5 +254,47 @@ func TestPeersProveThemselves(t *testing.T) {
 	}
 	if info, err := os.Stat(first.peer.marker); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// TestDataOfEarlierVersions: a member that was made without an address for others
+// takes its name and one as soon as somebody joins.
+func TestDataOfEarlierVersions(t *testing.T) {
+	t.Parallel()
+	one := newPlace(t, "host-1")
+	if err := os.MkdirAll(one.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files, err := ensureCerts(pkiDir(one.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint, err := freeLoopback()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := embeddedConfig(Config{Dir: one.dir, Name: "lighter"}, files, endpoint, false)
+	c.ListenPeerUrls[0].Scheme, c.AdvertisePeerUrls[0].Scheme = "http", "http"
+	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	old, err := embed.StartEtcd(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-old.Server.ReadyNotify()
+	client := v3client.New(old.Server)
+	put(t, client, "/x", "1")
+	_ = client.Close() // says that its context has ended
+	old.Close()
+
+	first := start(t, one.config())
+	second := newPlace(t, "host-2").join(t, first)
+	promoted(t, second)
+	if have := get(t, second.Client(), "/x"); have != "1" {
+		t.Errorf("host-2 has %q", have)
+	}
+	for _, m := range second.Members() {
+		if m.Name != "host-1" && m.Name != "host-2" || !strings.HasPrefix(m.PeerURL, "https://") {
+			t.Errorf("member %+v", m)
+		}
 	}
 }
