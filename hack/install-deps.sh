@@ -14,6 +14,7 @@ need crun crun # runs containers, in a third of runc's time
 need runc runc # runs the steps of builds: crun lacks "run --keep" before 1.9
 need conmon conmon
 need nft nftables
+need git git # builds from repositories
 need busybox busybox-static
 if [[ ${1:-} == --test ]]; then
 	need iperf3 iperf3

@@ -99,5 +99,22 @@ Start here:
 		newSaveCommand(), newLoadCommand(), newImportCommand(), newCommitCommand(), newSystemCommand(), newImageCommand())
 	add("kubectl", newKubectlVerbs()...)
 	root.AddCommand(newVersionCommand())
+	countArguments(root)
 	return root
+}
+
+// countArguments makes a wrong number of arguments a usage error, for a command
+// and all below it.
+func countArguments(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{fmt.Errorf("%s: %w (see '%s --help')", cmd.Name(), err, cmd.CommandPath())}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		countArguments(sub)
+	}
 }

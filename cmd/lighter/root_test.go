@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -52,6 +53,19 @@ func TestExitCodes(t *testing.T) {
 	for _, test := range tests {
 		if got := codeOf(test.ctx, test.err); got != test.want {
 			t.Errorf("%s: %d, want %d", test.name, got, test.want)
+		}
+	}
+}
+
+// TestArgumentCount: every verb of ours says that it is used wrongly.
+func TestArgumentCount(t *testing.T) {
+	for _, args := range [][]string{{"tag", "one"}, {"commit"}, {"local", "exec", "host-1"}, {"token", "create", "what"}, {"server", "x"}} {
+		root := newRootCommand()
+		root.SetArgs(args)
+		err := root.ExecuteContext(t.Context())
+		var usage usageError
+		if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--help") {
+			t.Errorf("%q: %v, want a usage error that leads to the help", args, err)
 		}
 	}
 }
