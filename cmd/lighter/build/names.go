@@ -1,7 +1,6 @@
 package build
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -30,12 +29,15 @@ type plan struct {
 	moves []claim
 }
 
-// choose finds the object for names. The one that declares the first name is
-// built anew, whatever it was made of; else one is made, called after that name
-// (v1alpha1.ObjectNames). For a name that several Images declare the oldest one
-// counts, as agents see it.
+// choose finds the object for names, given the Images of their namespace. The one
+// that declares the first name is built anew, whatever it was made of; else one is
+// made, called after that name (v1alpha1.ObjectNames).
 func choose(images []v1alpha1.Image, tags []string) (plan, error) {
 	var p plan
+	namespace := ""
+	if len(images) > 0 {
+		namespace = images[0].Namespace
+	}
 	full := make([]string, 0, len(tags))
 	for _, tag := range tags {
 		name, err := v1alpha1.NormalizeTag(tag)
@@ -50,14 +52,14 @@ func choose(images []v1alpha1.Image, tags []string) (plan, error) {
 	if err != nil {
 		return p, err
 	}
-	p.object, p.existing = plain, owner(images, full[0])
+	p.object, p.existing = plain, v1alpha1.Owner(images, namespace, full[0])
 	if p.existing != nil {
 		p.object = p.existing.Name
 	} else if slices.ContainsFunc(images, func(i v1alpha1.Image) bool { return i.Name == plain }) {
 		p.object = unique
 	}
 	for _, name := range full {
-		if other := owner(images, name); other == nil || other.Name == p.object {
+		if other := v1alpha1.Owner(images, namespace, name); other == nil || other.Name == p.object {
 			p.tags = append(p.tags, short(name))
 			continue
 		}
@@ -88,22 +90,6 @@ func short(name string) string {
 		return name
 	}
 	return reference.FamiliarString(named)
-}
-
-// owner is the Image that a full name belongs to, nil if none declares it.
-func owner(images []v1alpha1.Image, name string) *v1alpha1.Image {
-	var oldest *v1alpha1.Image
-	for i := range images {
-		image := &images[i]
-		if image.Declares(name) && (oldest == nil || older(image, oldest)) {
-			oldest = image
-		}
-	}
-	return oldest
-}
-
-func older(a, b *v1alpha1.Image) bool {
-	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID)) < 0
 }
 
 // nameless is what an image is called that was given no name: the same source
