@@ -156,8 +156,8 @@ func TestDying(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]bool{
-		"12 (sh) S 1 12 12 0 -1 4194304 100 0 0":      false, // PF_RANDOMIZE
-		"12 (a) b (c) R 1 12 12 0 -1 4195588 100 0 0": true,  // and PF_EXITING, PF_SIGNALED
+		"12 (sh) S 1 12 12 0 -1 4194304 100 0 0":      false, // another flag
+		"12 (a) b (c) R 1 12 12 0 -1 4195588 100 0 0": true,  // PF_EXITING among others
 		"12 (cut off) R 1":                            false,
 		"":                                            false,
 	} {
