@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -134,12 +135,19 @@ type countingPusher struct {
 // Push opens a writer that gives up when its request does: containerd's own waits
 // for a connection without end.
 func (p countingPusher) Push(ctx context.Context, desc ocispec.Descriptor) (content.Writer, error) {
-	w, err := p.Pusher.Push(ctx, desc)
+	inner, err := p.Pusher.Push(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(p.ctx, func() { _ = w.Close() })
-	return &countingWriter{Writer: w, count: p.count, stop: stop}, nil
+	w := &countingWriter{Writer: inner, count: p.count}
+	w.stop = context.AfterFunc(p.ctx, func() {
+		// Once it has a connection it ends with that, and must not be closed under
+		// its own hands.
+		if !w.connected.Load() {
+			_ = inner.Close()
+		}
+	})
+	return w, nil
 }
 
 type countingWriter struct {
@@ -147,6 +155,8 @@ type countingWriter struct {
 	count func(int64)
 	stop  func() bool
 	sent  int64
+	// connected: a first write has come through.
+	connected atomic.Bool
 }
 
 // Close keeps a later end of the context from closing it again: by then another
@@ -158,6 +168,7 @@ func (w *countingWriter) Close() error {
 
 func (w *countingWriter) Write(p []byte) (int, error) {
 	n, err := w.Writer.Write(p)
+	w.connected.Store(true)
 	w.sent += int64(n)
 	if st, serr := w.Status(); serr == nil {
 		w.sent = st.Offset // a broken upload begins anew

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -39,6 +40,7 @@ func TestStopKeepsFiles(t *testing.T) {
 	a.pods.Update(p)
 	st := h.waitFor(t, p.UID, "running", running)
 
+	h.awaitLives(t, 1)
 	p = request(t, p, st, v1alpha1.RunRequest{Number: 1, Stopped: true})
 	a.pods.Update(p)
 	st = h.waitFor(t, p.UID, "stopped", ended)
@@ -51,6 +53,7 @@ func TestStopKeepsFiles(t *testing.T) {
 	p = request(t, p, st, v1alpha1.RunRequest{Number: 2})
 	a.pods.Update(p)
 	st = h.waitFor(t, p.UID, "running again", running)
+	h.awaitLives(t, 2)
 	if out, _, code, err := a.engine.ExecSync(t.Context(), current(t, a, p), []string{"sh", "-c", "cat /left; touch /leave"}, 0); err != nil || code != 0 || string(out) != "first\n" {
 		t.Errorf("the file after stop and start: %q, exit code %d, %v", out, code, err)
 	}
@@ -62,16 +65,32 @@ func TestStopKeepsFiles(t *testing.T) {
 	if end := st.ContainerStatuses[0].State.Terminated; end.ExitCode != 5 || end.Reason != "Error" {
 		t.Errorf("its own end: %+v", end)
 	}
-	logs, err := filepath.Glob(filepath.Join(h.dir, "log", "*", "c0", "*.log"))
-	if err != nil || len(logs) != 1 {
-		t.Fatalf("logs: %v, %v", logs, err)
-	}
-	raw, err := os.ReadFile(logs[0])
-	if err != nil || strings.Count(string(raw), "life") != 3 {
-		t.Errorf("the log does not show three lives: %s, %v", raw, err)
-	}
+	h.awaitLives(t, 3)
 	remove(t, a, p)
 	nothingLeft(t, a)
+}
+
+// awaitLives waits until the container's log, which has to be one, tells of so
+// many lives: being started is not having run far.
+func (h *host) awaitLives(t *testing.T, want int) {
+	t.Helper()
+	var raw []byte
+	deadline := time.Now().Add(10 * time.Second)
+	for strings.Count(string(raw), "life") != want {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log does not show %d lives: %s", want, raw)
+		}
+		time.Sleep(5 * time.Millisecond)
+		logs, err := filepath.Glob(filepath.Join(h.dir, "log", "*", "c0", "*.log"))
+		if err != nil || len(logs) > 1 {
+			t.Fatalf("logs: %v, %v", logs, err)
+		}
+		if len(logs) == 1 {
+			if raw, err = os.ReadFile(logs[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // current is the ID of the newest attempt at the pod's container.

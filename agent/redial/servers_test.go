@@ -23,6 +23,13 @@ type network struct {
 
 func newNetwork() *network { return &network{silent: map[string]bool{}, refuse: map[string]bool{}} }
 
+// set changes what a server does.
+func (n *network) set(behaviour map[string]bool, server string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	behaviour[server] = on
+}
+
 func (n *network) dial(ctx context.Context, _, server string) (net.Conn, error) {
 	n.mu.Lock()
 	n.dialled = append(n.dialled, server)
@@ -69,7 +76,7 @@ func TestFailover(t *testing.T) {
 		d, lease := newDialer(servers, n.dial), newDialer(servers, n.dial)
 		watchA, onA := connect(t, d, "a", 0), connect(t, lease, "a", 0)
 		// a loses its power: it is silent, and whoever renews a lease finds out.
-		n.silent["a"] = true
+		n.set(n.silent, "a", true)
 		connect(t, d, "b", again)
 		lease.Blame()
 		if !isClosed(onA) {
@@ -83,10 +90,10 @@ func TestFailover(t *testing.T) {
 			t.Error("a watch of a is stuck")
 		}
 		// Then b stops in order.
-		n.refuse["b"] = true
+		n.set(n.refuse, "b", true)
 		connect(t, d, "c", 0)
 		// a is back and the favourite again, some time later.
-		n.silent["a"] = false
+		n.set(n.silent, "a", false)
 		connect(t, d, "c", 0)
 		time.Sleep(doubt)
 		connect(t, d, "a", 0)
@@ -108,7 +115,7 @@ func TestSlowServer(t *testing.T) {
 		if isClosed(watch) {
 			t.Error("a watch of a slow server was closed")
 		}
-		n.silent["a"] = true
+		n.set(n.silent, "a", true)
 		servers.Set([]string{"a"})
 		only := connectLate(t, lease, n)
 		lease.Blame()
@@ -122,15 +129,16 @@ func TestSlowServer(t *testing.T) {
 // connectLate connects to a, which is silent otherwise.
 func connectLate(t *testing.T, d *Dialer, n *network) net.Conn {
 	t.Helper()
-	n.silent["a"] = false
-	defer func() { n.silent["a"] = true }()
+	n.set(n.silent, "a", false)
+	defer func() { n.set(n.silent, "a", true) }()
 	return connect(t, d, "a", again)
 }
 
 func TestAllAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
-		n.refuse["a"], n.refuse["b"] = true, true
+		n.set(n.refuse, "a", true)
+		n.set(n.refuse, "b", true)
 		d := newDialer(NewServers("a", "b"), n.dial)
 		began := time.Now()
 		if _, err := d.DialContext(t.Context(), "tcp", ""); err == nil || time.Since(began) > 0 {
@@ -140,12 +148,8 @@ func TestAllAreGone(t *testing.T) {
 			t.Error("connected to nobody")
 		}
 		// One refuses and one is silent: the first that comes back is found.
-		n.silent["b"] = true
-		time.AfterFunc(5*time.Second, func() {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.refuse["a"] = false
-		})
+		n.set(n.silent, "b", true)
+		time.AfterFunc(5*time.Second, func() { n.set(n.refuse, "a", false) })
 		connect(t, d, "a", 5*time.Second+2*again)
 	})
 }

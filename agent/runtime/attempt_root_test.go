@@ -41,8 +41,9 @@ func TestAttachBeforeStart(t *testing.T) {
 // the rest; one that runs does not.
 func TestNextAttempt(t *testing.T) {
 	h := newHost(t, "runc")
-	spec := h.spec("sh", "-c", "echo bye > /dev/termination-log; exec sleep 1000")
+	spec := h.spec("sh", "-c", "echo bye > /dev/termination-log; echo said; exec sleep 1000")
 	id := h.start(spec)
+	poll(t, "its last words", func() bool { return strings.Contains(h.output(spec), "said") })
 	if err := h.engine.ReleaseRootFS(t.Context(), id); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("of a running container: %v", err)
 	}

@@ -5,12 +5,19 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
+
+// turns orders what the test and the Keeper do. They never run at the same time,
+// but time alone, which synctest makes, tells the race detector nothing.
+var turns atomic.Int64
+
+func meet() { turns.Add(1) }
 
 // host is a World of one host: what it ensures it holds.
 type host struct {
@@ -30,6 +37,8 @@ func newHost(view View) *host {
 }
 
 func (h *host) View(context.Context) (View, error) {
+	meet()
+	defer meet()
 	h.looks++
 	view := h.view
 	view.Records = slices.Clone(h.view.Records)
@@ -37,8 +46,11 @@ func (h *host) View(context.Context) (View, error) {
 }
 
 func (h *host) Ensure(ctx context.Context, name Name) error {
+	meet()
+	defer meet()
 	h.at = append(h.at, time.Since(h.began))
 	pause(ctx, h.fetching)
+	meet()
 	if h.fail != nil {
 		return h.fail
 	}
@@ -49,6 +61,8 @@ func (h *host) Ensure(ctx context.Context, name Name) error {
 }
 
 func (h *host) Drop(_ context.Context, records []Record) error {
+	meet()
+	defer meet()
 	h.dropped = append(h.dropped, records...)
 	h.view.Records = slices.DeleteFunc(h.view.Records, func(r Record) bool { return slices.Contains(records, r) })
 	return nil
@@ -69,13 +83,16 @@ func start(t *testing.T, h *host) *Keeper {
 		}
 	})
 	synctest.Wait()
+	meet()
 	return k
 }
 
 // after lets time pass.
 func after(d time.Duration) {
+	meet()
 	<-time.After(d)
 	synctest.Wait()
+	meet()
 }
 
 // missing is a view in which host b has to fetch an image of host a.

@@ -4,15 +4,23 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
+
+// turns orders what the test and the Reclaimer do. They never run at the same
+// time, but time alone, which synctest makes, tells the race detector nothing.
+var turns atomic.Int64
+
+func meet() { turns.Add(1) }
 
 // host is a World: a disk of 1000 bytes with images on it.
 type host struct {
@@ -27,6 +35,7 @@ type host struct {
 }
 
 func (h *host) Disk() (Disk, error) {
+	meet()
 	free := 1000 - h.other - h.cache
 	for _, img := range h.images {
 		free -= img.Size
@@ -34,15 +43,22 @@ func (h *host) Disk() (Disk, error) {
 	return Disk{1000, free}, nil
 }
 
-func (h *host) Used(context.Context) (map[digest.Digest]bool, error) { return h.used, nil }
-func (h *host) Asked() map[digest.Digest]time.Time                   { return nil }
+func (h *host) Used(context.Context) (map[digest.Digest]bool, error) {
+	meet()
+	return maps.Clone(h.used), nil
+}
+func (h *host) Asked() map[digest.Digest]time.Time { return nil }
 
 func (h *host) Images(context.Context) ([]Image, error) {
+	meet()
+	defer meet()
 	h.lists++
 	return slices.Clone(h.images), nil
 }
 
 func (h *host) Remove(_ context.Context, dgst digest.Digest) error {
+	meet()
+	defer meet()
 	if h.fail != nil {
 		return h.fail
 	}
@@ -55,8 +71,18 @@ func (h *host) Remove(_ context.Context, dgst digest.Digest) error {
 	return nil
 }
 
-func (h *host) TrimCache(context.Context) error { h.cache /= 2; return nil }
-func (h *host) Warn(reason, _ string)           { h.events = append(h.events, reason) }
+func (h *host) TrimCache(context.Context) error {
+	meet()
+	defer meet()
+	h.cache /= 2
+	return nil
+}
+
+func (h *host) Warn(reason, _ string) {
+	meet()
+	defer meet()
+	h.events = append(h.events, reason)
+}
 
 func (h *host) add(name string, size int64) digest.Digest {
 	img := Image{Digest: digest.FromString(name), Names: []string{name}, Size: size, Arrived: time.Now()}
@@ -82,13 +108,16 @@ func start(t *testing.T, policy Policy, path string, h *host) (stop func()) {
 	stop = func() { cancel(); <-done }
 	t.Cleanup(stop)
 	synctest.Wait()
+	meet()
 	return stop
 }
 
 // after lets time pass.
 func after(d time.Duration) {
+	meet()
 	<-time.After(d)
 	synctest.Wait()
+	meet()
 }
 
 func TestMakesRoom(t *testing.T) {

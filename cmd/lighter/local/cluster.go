@@ -33,8 +33,15 @@ func (c *Cluster) Down() error {
 	if err := os.RemoveAll(filepath.Join(c.Dir, "hosts")); err != nil {
 		return err
 	}
+	files, err := filepath.Glob(filepath.Join(c.Dir, ".tmp-*")) // of a process that was killed
+	if err != nil {
+		return err
+	}
 	for _, name := range []string{"kubeconfig", stateFile, "lock"} {
-		if err := os.Remove(filepath.Join(c.Dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		files = append(files, filepath.Join(c.Dir, name))
+	}
+	for _, file := range files {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -18,6 +18,10 @@ var ErrNoCluster = errors.New("no such cluster")
 
 const stateFile = "cluster.json"
 
+// unfinishedState is what the names of files begin with that are to become the
+// state (continuity.AtomicWriteFile).
+const unfinishedState = ".tmp-" + stateFile
+
 // Load finds a cluster by its directory, or by its name if dir is empty:
 // through the index under /run, or else in the default place.
 func Load(name, dir string) (*Cluster, error) {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/containerd/continuity"
 )
@@ -112,15 +113,16 @@ func wanted(spec Spec) (*Cluster, error) {
 	return plan(spec, have, taken)
 }
 
-// onlyOurs refuses a directory with strange content: "down" would remove it.
+// onlyOurs refuses a directory with strange content: "down" would remove it. An
+// "up" that was killed may have left the file in which it wrote its state.
 func onlyOurs(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		if entry.Name() != "lock" {
-			return fmt.Errorf("--dir %s is not empty (%s) and holds no cluster: choose another", dir, entry.Name())
+		if name := entry.Name(); name != "lock" && !strings.HasPrefix(name, unfinishedState) {
+			return fmt.Errorf("--dir %s is not empty (%s) and holds no cluster: choose another", dir, name)
 		}
 	}
 	return nil
