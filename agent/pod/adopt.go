@@ -22,7 +22,7 @@ func (w *worker) adopt(found []runtime.Status) {
 			if st.Spec.Name != c.Spec.Name {
 				continue
 			}
-			if st.State == runtime.StateCreated {
+			if neverRan(st) {
 				c.Stale = &st.Spec
 				continue
 			}
@@ -38,6 +38,12 @@ func (w *worker) adopt(found []runtime.Status) {
 		}
 		w.inherit(c)
 	}
+}
+
+// neverRan: an earlier agent died while it made the container, at the latest
+// before it could note a start. That was no attempt, and its next one no restart.
+func neverRan(st runtime.Status) bool {
+	return st.State == runtime.StateCreated || st.State == runtime.StateUnknown && st.StartedAt.IsZero()
 }
 
 // inherit takes Started and Ready from the API's status
