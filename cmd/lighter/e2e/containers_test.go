@@ -417,7 +417,11 @@ func TestDockerDiff(t *testing.T) {
 	d.do("run", "-d", "--name", "none", "toolbox")
 	d.prints("", "diff", "none")
 	// With -f it is kubectl's.
-	d.fails(1, []string{"diff", "-f", "../../../manifests/guestbook"}, "guestbook")
+	manifest := filepath.Join(t.TempDir(), "new.yaml")
+	if err := os.WriteFile(manifest, []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: not-there-yet}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.fails(1, []string{"diff", "-f", manifest}, "not-there-yet")
 }
 
 func TestDockerTop(t *testing.T) {
