@@ -32,6 +32,10 @@ type logReader struct {
 	written int64
 }
 
+// lookAgain is how often a follower reads though nothing told it to: an event that
+// the kernel or a busy machine swallows costs time, and no line.
+const lookAgain = time.Second
+
 // errLimit ends the copy when limitBytes are written.
 var errLimit = errors.New("limit reached")
 
@@ -53,6 +57,8 @@ func (l *logReader) copy(ctx context.Context) error {
 		}
 		l.out.begin()
 	}
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
 	for ctx.Err() == nil {
 		// Asked before reading: what it wrote before its end is read below.
 		ended := l.hasEnded()
@@ -79,6 +85,7 @@ func (l *logReader) copy(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-l.ended:
 		case <-changes.Events:
+		case <-again.C:
 		case err := <-changes.Errors:
 			if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return err
