@@ -81,18 +81,26 @@ func (l *logReader) copy(ctx context.Context) error {
 			return nil
 		}
 		l.out.flush()
-		select {
-		case <-ctx.Done():
-		case <-l.ended:
-		case <-changes.Events:
-		case <-again.C:
-		case err := <-changes.Errors:
-			if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
-				return err
-			}
+		if err := l.wait(ctx, changes, again.C); err != nil {
+			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// wait returns when there may be something to read, or ctx has ended.
+func (l *logReader) wait(ctx context.Context, changes *fsnotify.Watcher, again <-chan time.Time) error {
+	select {
+	case <-ctx.Done():
+	case <-l.ended:
+	case <-changes.Events:
+	case <-again:
+	case err := <-changes.Errors:
+		if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *logReader) hasEnded() bool {
