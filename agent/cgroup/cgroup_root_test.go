@@ -11,13 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLifeRoot makes a cgroup, puts processes into it, kills them and removes it,
-// in the host's own mode, and in unified mode where v2 is mounted beside v1.
-func TestLifeRoot(t *testing.T) {
+// inEveryMode runs a test below a root of its own, in the host's mode, and in
+// unified mode where v2 is mounted beside v1.
+func inEveryMode(t *testing.T, name string, test func(*testing.T, *Tree)) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	host, err := New(fmt.Sprintf("/lighter-cgroup-test-%d", os.Getpid()))
+	host, err := New(fmt.Sprintf("/lighter-%s-test-%d", name, os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,9 +27,12 @@ func TestLifeRoot(t *testing.T) {
 		trees = append(trees, &Tree{mode: Unified, root: host.root, v2: host.v2})
 	}
 	for _, tree := range trees {
-		t.Run(string(tree.Mode()), func(t *testing.T) { live(t, tree) })
+		t.Run(string(tree.Mode()), func(t *testing.T) { test(t, tree) })
 	}
 }
+
+// TestLifeRoot makes a cgroup, puts processes into it, kills them and removes it.
+func TestLifeRoot(t *testing.T) { inEveryMode(t, "cgroup", live) }
 
 func live(t *testing.T, tree *Tree) {
 	pod := tree.Path("pod", "container")

@@ -12,22 +12,7 @@ import (
 )
 
 // TestFreezeRoot stops a process in every mode that the host has, and lets it go on.
-func TestFreezeRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	host, err := New(fmt.Sprintf("/lighter-freeze-test-%d", os.Getpid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	trees := []*Tree{host}
-	if host.Mode() == Hybrid {
-		trees = append(trees, &Tree{mode: Unified, root: host.root, v2: host.v2})
-	}
-	for _, tree := range trees {
-		t.Run(string(tree.Mode()), func(t *testing.T) { freeze(t, tree) })
-	}
-}
+func TestFreezeRoot(t *testing.T) { inEveryMode(t, "freeze", freeze) }
 
 func freeze(t *testing.T, tree *Tree) {
 	path := tree.Path("pod")

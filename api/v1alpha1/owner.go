@@ -27,13 +27,14 @@ func Owner(images []Image, namespace, name string) *Image {
 	var owner *Image
 	for i := range images {
 		image := &images[i]
-		if image.Namespace == namespace && image.Declares(name) && (owner == nil || older(image, owner)) {
+		if image.Namespace == namespace && image.Declares(name) && (owner == nil || image.Before(owner)) {
 			owner = image
 		}
 	}
 	return owner
 }
 
-func older(a, b *Image) bool {
-	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID)) < 0
+// Before tells whether an Image's claim to a name is older than another's.
+func (i *Image) Before(other *Image) bool {
+	return cmp.Or(i.CreationTimestamp.Compare(other.CreationTimestamp.Time), cmp.Compare(i.UID, other.UID)) < 0
 }

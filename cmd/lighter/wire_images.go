@@ -65,14 +65,13 @@ func (b clusterBuilds) Lookup(_ context.Context, namespace, ref string) (digest.
 	if err != nil || len(objs) == 0 {
 		return "", false
 	}
-	oldest := slices.MinFunc(objs, func(x, y any) int {
-		a, b := x.(*v1alpha1.Image), y.(*v1alpha1.Image)
-		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
-			return c
+	oldest := objs[0].(*v1alpha1.Image)
+	for _, obj := range objs[1:] {
+		if img := obj.(*v1alpha1.Image); img.Before(oldest) {
+			oldest = img
 		}
-		return strings.Compare(string(a.UID), string(b.UID))
-	})
-	return digest.Digest(oldest.(*v1alpha1.Image).Status.Digest), true
+	}
+	return digest.Digest(oldest.Status.Digest), true
 }
 
 // peerHolders finds the other agents that hold an image, from what the nodes
