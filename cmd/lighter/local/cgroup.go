@@ -135,7 +135,9 @@ func joinCgroup(path string) (*os.File, error) {
 	return unified, nil
 }
 
-// cgroupPIDs lists the processes in path and below, in all hierarchies.
+// cgroupPIDs lists the processes in path and below, in all hierarchies, but for
+// our own: while one of our threads is there to start something, and until the
+// kernel has buried it, cgroup.procs of v1 names our whole process.
 func cgroupPIDs(path string) (map[int]bool, error) {
 	trees, err := mountedHierarchies()
 	if err != nil {
@@ -150,7 +152,7 @@ func cgroupPIDs(path string) (map[int]bool, error) {
 			}
 			content, _ := os.ReadFile(filepath.Join(name, "cgroup.procs"))
 			for _, field := range strings.Fields(string(content)) {
-				if pid, err := strconv.Atoi(field); err == nil {
+				if pid, err := strconv.Atoi(field); err == nil && pid != os.Getpid() {
 					pids[pid] = true
 				}
 			}

@@ -132,6 +132,7 @@ func TestClusterLifeRoot(t *testing.T) {
 			t.Error("not healed")
 		}
 	})
+	t.Run("own thread", func(t *testing.T) { testOwnThread(t, cluster) })
 	t.Run("kill and start", func(t *testing.T) { testKill(t, cluster, h2) })
 	t.Run("up again", func(t *testing.T) {
 		pids, _ := cluster.daemonPIDs("host-1")
@@ -198,6 +199,26 @@ func testFromMachine(t *testing.T, cluster *Cluster, ip string) {
 		t.Fatalf("the machine does not reach host-2: %v", err)
 	}
 	conn.Close()
+}
+
+// testOwnThread: a power loss while a thread of ours is in the host, to start
+// something there, must not count us among its processes.
+func testOwnThread(t *testing.T, cluster *Cluster) {
+	err := inThread(func() error {
+		unified, err := joinCgroup(filepath.Join(cluster.CgroupPath("host-2"), "daemon"))
+		if err != nil {
+			return err
+		}
+		defer unified.Close()
+		pids, err := cluster.pids("host-2")
+		if pids[os.Getpid()] {
+			t.Error("we count as a process of host-2")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func testKill(t *testing.T, cluster *Cluster, ip string) {
