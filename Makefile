@@ -50,7 +50,7 @@ unit:
 
 # One cluster for all of them; LIGHTER_E2E says that it may be made.
 e2e: build guestbook-base
-	@LIGHTER_E2E=1 hack/test.sh -count=1 -timeout 15m ./cmd/lighter/e2e
+	@LIGHTER_E2E=1 hack/test.sh -count=1 -timeout 30m ./cmd/lighter/e2e
 
 verify: lint
 	hack/verify.sh

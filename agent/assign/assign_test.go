@@ -94,7 +94,7 @@ func start(t *testing.T, dir string, objects ...*corev1.Pod) (*fake.Clientset, *
 
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		err := check()
 		if err == nil {

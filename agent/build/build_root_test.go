@@ -239,12 +239,8 @@ func TestCancelledBuild(t *testing.T) {
 	if n := h.processes(); n == 0 {
 		t.Error("the test does not find the step's processes")
 	}
-	start := time.Now()
 	cancel()
 	eventually(t, "the step's processes end", func() bool { return !h.sleeping() && h.processes() == 0 })
-	if took := time.Since(start); took > 3*time.Second {
-		t.Errorf("the step's processes ended %s after the client", took)
-	}
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("client's error: %v", err)
 	}

@@ -117,7 +117,7 @@ func list(dir string) []os.DirEntry {
 func (h *host) settled() tally {
 	h.t.Helper()
 	last := h.tally()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		time.Sleep(200 * time.Millisecond)
 		next := h.tally()
 		if next == last {
@@ -132,7 +132,7 @@ func (h *host) settled() tally {
 // the file system of a failed step some time after it has answered.
 func (h *host) back(before tally) tally {
 	h.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		if now := h.tally(); now == before || time.Now().After(deadline) {
 			return now
 		}
@@ -142,7 +142,7 @@ func (h *host) back(before tally) tally {
 // eventually polls until cond holds.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); {
+	for deadline := time.Now().Add(30 * time.Second); !cond(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)
 		}

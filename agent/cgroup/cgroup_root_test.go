@@ -69,7 +69,7 @@ func live(t *testing.T, tree *Tree) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the process lives on")
 	}
 	if err := tree.Remove(t.Context(), tree.Path("pod")); err != nil {

@@ -94,7 +94,7 @@ func TestStatusFollowsLease(t *testing.T) {
 	go func() { ended <- n.keepLease(ctx) }()
 	select {
 	case <-n.nudge:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the status is not looked at")
 	}
 	cancel()

@@ -199,7 +199,7 @@ func (h *host) Set(p *corev1.Pod, st corev1.PodStatus) {
 // waitFor waits until the pod's status satisfies done.
 func (h *host) waitFor(t testing.TB, uid types.UID, what string, done func(corev1.PodStatus) bool) corev1.PodStatus {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		h.mu.Lock()
 		st := h.statuses[uid]
@@ -217,7 +217,7 @@ func (h *host) waitFor(t testing.TB, uid types.UID, what string, done func(corev
 
 func (h *host) waitGone(t testing.TB, uid types.UID) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		h.mu.Lock()
 		gone := h.gone[uid]

@@ -74,12 +74,12 @@ func TestWholePod(t *testing.T) {
 	live(t, h, p)
 
 	gone := p.DeepCopy()
-	seconds := int64(3)
+	seconds := int64(60)
 	gone.DeletionTimestamp, gone.DeletionGracePeriodSeconds = &metav1.Time{Time: time.Now()}, &seconds
 	began := time.Now()
 	a.pods.Update(gone)
 	h.waitGone(t, p.UID)
-	if took := time.Since(began); took > 2500*time.Millisecond {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("took %v: the containers obey SIGTERM, so nothing should wait for the grace period", took)
 	}
 	nothingLeft(t, a)
@@ -95,7 +95,7 @@ func live(t *testing.T, h *host, p *corev1.Pod) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(h.dir, "pods", string(p.UID), "volumes", "settings", "colour")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

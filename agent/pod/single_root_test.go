@@ -75,7 +75,7 @@ func TestStopKeepsFiles(t *testing.T) {
 func (h *host) awaitLives(t *testing.T, want int) {
 	t.Helper()
 	var raw []byte
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for strings.Count(string(raw), "life") != want {
 		if time.Now().After(deadline) {
 			t.Fatalf("the log does not show %d lives: %s", want, raw)

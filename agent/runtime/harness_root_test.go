@@ -277,7 +277,7 @@ func (h *host) output(spec ContainerSpec) string {
 
 func poll(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited too long for %s", what)

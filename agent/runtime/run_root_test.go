@@ -303,7 +303,7 @@ func TestEvents(t *testing.T) {
 	h := newHost(t, "runc")
 	spec := h.spec("true")
 	id := h.start(spec)
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		select {
 		case got := <-h.engine.Events():

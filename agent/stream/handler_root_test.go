@@ -360,7 +360,7 @@ func TestLogsOverHTTP(t *testing.T) {
 		if !strings.HasSuffix(body, "got x\n") {
 			t.Errorf("followed %q", body)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the end of the container did not end its log")
 	}
 	<-attached
@@ -490,7 +490,7 @@ func forward(t *testing.T, open func(ports []string, stop, ready chan struct{}) 
 
 func poll(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited too long for %s", what)

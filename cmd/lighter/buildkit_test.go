@@ -71,7 +71,7 @@ func TestOfferBuildKit(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("an open connection keeps it from ending")
 	}
 }

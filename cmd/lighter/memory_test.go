@@ -52,7 +52,7 @@ func TestTideSeesCollections(t *testing.T) {
 	if got := <-set; got != thriftyPercent {
 		t.Fatalf("began with %d", got)
 	}
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		runtime.GC()
 		select {

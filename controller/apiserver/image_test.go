@@ -198,7 +198,7 @@ func TestImageWatch(t *testing.T) {
 			if event.Type != want {
 				t.Fatalf("event %s, want %s", event.Type, want)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("no event %s", want)
 		}
 	}

@@ -213,7 +213,7 @@ func (c *cluster) builds() int {
 func (c *cluster) eventually(look func(*v1alpha1.Image) error) *v1alpha1.Image {
 	c.Helper()
 	var last error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		image, err := c.lighter.LighterV1alpha1().Images("shop").Get(c.Context(), "web", metav1.GetOptions{})
 		if err != nil {
 			c.Fatal(err)

@@ -185,7 +185,7 @@ func TestKeepsConditionsTruthful(t *testing.T) {
 	}
 	wait := func(kind, want string) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); reason(kind) != want; time.Sleep(2 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); reason(kind) != want; time.Sleep(2 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s has reason %q, want %q", kind, reason(kind), want)
 			}

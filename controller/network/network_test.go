@@ -100,7 +100,7 @@ func (r *rig) run(create func(Deps) ([]runner, error)) (stop func()) {
 
 func (r *rig) eventually(what string, check func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if check() {
 			return
 		}
@@ -139,7 +139,7 @@ func (r *rig) endpoints(service string) (all []string, slices int) {
 func (r *rig) wantEndpoints(service string, want ...string) {
 	r.t.Helper()
 	var got []string
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for ; time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if got, _ = r.endpoints(service); slices.Equal(got, want) {
 			return
@@ -331,7 +331,7 @@ func TestPodCIDRsFullUntilANodeGoes(t *testing.T) {
 		if !strings.Contains(event, "CIDRNotAvailable") {
 			t.Errorf("event %q", event)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no event about the full network")
 	}
 	if err := r.api.CoreV1().Nodes().Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {

@@ -73,7 +73,7 @@ func create(t *testing.T, client *fake.Clientset, name string) {
 
 func eventually(t *testing.T, look func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !look(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !look(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not within 10 s")
 		}

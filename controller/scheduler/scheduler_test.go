@@ -110,7 +110,7 @@ func (c cluster) get(name string) *corev1.Pod {
 
 func (c cluster) eventually(what string, holds func() bool) {
 	c.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		if holds() {
 			return
 		}

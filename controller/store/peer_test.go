@@ -75,7 +75,7 @@ func promoted(t *testing.T, s *Store) {
 // within repeats a look for up to ten seconds.
 func within(t *testing.T, what string, look func(ctx context.Context) error) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		err := look(ctx)
@@ -173,7 +173,7 @@ func TestThreeServers(t *testing.T) {
 		if !errors.Is(err, errRemoved) {
 			t.Errorf("host-3 ended: %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("host-3 does not know that it was removed")
 	}
 	if n := len(all[0].Members()); n != 2 {

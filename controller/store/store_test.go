@@ -84,7 +84,7 @@ func TestRestart(t *testing.T) {
 		began := time.Now()
 		closeStore(t, remote)
 		closeStore(t, s)
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("round %d: Close took %s", round, took)
 		}
 		noOpenFiles(t, dir)
@@ -118,7 +118,7 @@ func TestInUse(t *testing.T) {
 			t.Errorf("%q does not say %q", err, want)
 		}
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("the refusal took %s", took)
 	}
 }

@@ -363,7 +363,7 @@ func TestRunRepairs(t *testing.T) {
 		{"ip", "link", "set", "lighter0", "down"},
 	} {
 		netnstest.Output(t, ns[0].Path, damage...)
-		netnstest.Eventually(t, 5*time.Second, "repaired after "+strings.Join(damage, " "), func() bool {
+		netnstest.Eventually(t, 30*time.Second, "repaired after "+strings.Join(damage, " "), func() bool {
 			_, err := netnstest.Ask(outside.Real, ns[0].Host.IP.String()+":8080")
 			return err == nil
 		})

@@ -102,7 +102,7 @@ func (f *fleet) start(t *testing.T, i int, self Peer, keys ...[]byte) {
 func (f *fleet) join(t *testing.T) {
 	t.Helper()
 	for _, m := range f.ms {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		netnstest.Must(t, m.Join(ctx, []string{f.lab.Hosts[0].IP.String()}))
 		cancel()
 	}
@@ -192,7 +192,7 @@ func TestKeyRotation(t *testing.T) {
 	c := f.claim(0)
 	c.AgentPort = 1
 	netnstest.Must(t, f.ms[0].UpdateMeta(c))
-	netnstest.Eventually(t, 5*time.Second, "gossip under the new key", func() bool {
+	netnstest.Eventually(t, 30*time.Second, "gossip under the new key", func() bool {
 		a := f.ms[1].Alive()
 		return len(a) == 1 && a[0].AgentPort == 1
 	})
@@ -252,7 +252,7 @@ func TestSeedThatComesLater(t *testing.T) {
 	f.start(t, 1, f.claim(1), key1)
 	joined := make(chan error, 1)
 	go func() { joined <- f.ms[1].Join(t.Context(), []string{f.lab.Hosts[0].IP.String()}) }()
-	netnstest.Eventually(t, 5*time.Second, "a first attempt", func() bool { return f.log[1].count("ailed to join") > 0 })
+	netnstest.Eventually(t, 30*time.Second, "a first attempt", func() bool { return f.log[1].count("ailed to join") > 0 })
 	f.setNode(f.claim(0))
 	m, err := New(Config{
 		Self: f.claim(0), Keys: [][]byte{key1}, ClusterID: "test", Verifier: NodeVerifier(f.get), Do: f.lab.Hosts[0].Do,
@@ -271,7 +271,7 @@ func TestFalseClaimIsIgnoredAndToldOnce(t *testing.T) {
 	liar.PodCIDR = f.claim(1).PodCIDR // wants the traffic of node1's pods
 	f.start(t, 2, liar, key1)
 	f.join(t)
-	netnstest.Eventually(t, 5*time.Second, "node0 hears of node2", func() bool {
+	netnstest.Eventually(t, 30*time.Second, "node0 hears of node2", func() bool {
 		return slices.Contains(f.ms[0].Reachable(), "node2")
 	})
 	for range 10 {
@@ -295,7 +295,7 @@ func TestTwoAgentsWithOneName(t *testing.T) {
 	f.start(t, 2, twin, key1)
 	f.setNode(f.claim(1))
 	f.join(t)
-	netnstest.Eventually(t, 5*time.Second, "the conflict is told", func() bool {
+	netnstest.Eventually(t, 30*time.Second, "the conflict is told", func() bool {
 		return f.log[0].count("two agents gossip with one node name") > 0
 	})
 	if a := f.ms[0].Alive(); len(a) != 1 || a[0] != f.claim(1) {

@@ -227,7 +227,7 @@ func TestAdoptionChangesOnlyWhatIsWrong(t *testing.T) {
 	// The kernel orders its messages: when the mark is told, all before it were.
 	netnstest.Output(t, ns[0].Path, "ip", "neigh", "add", "10.42.98.7", "lladdr", "02:00:00:00:00:98", "dev", "lighter.vx", "nud", "permanent")
 	var lines []string
-	netnstest.Eventually(t, 5*time.Second, "the mark is told", func() bool {
+	netnstest.Eventually(t, 30*time.Second, "the mark is told", func() bool {
 		lines = told()
 		return strings.Contains(strings.Join(lines, "\n"), "10.42.98.7")
 	})
@@ -262,7 +262,7 @@ func watch(t *testing.T, n *node) func() []string {
 		return strings.FieldsFunc(string(raw), func(r rune) bool { return r == '\n' })
 	}
 	// It listens when it tells of a first change.
-	netnstest.Eventually(t, 5*time.Second, "the monitor listens", func() bool {
+	netnstest.Eventually(t, 30*time.Second, "the monitor listens", func() bool {
 		netnstest.Output(t, n.Path, "ip", "neigh", "replace", "10.42.97.9", "lladdr", "02:00:00:00:00:97", "dev", "lighter.vx", "nud", "permanent")
 		netnstest.Output(t, n.Path, "ip", "neigh", "del", "10.42.97.9", "dev", "lighter.vx")
 		return len(all()) > 0
@@ -290,7 +290,7 @@ func TestRunRepairsWhatSomebodyDeletes(t *testing.T) {
 	} {
 		netnstest.Output(t, ns[0].Path, damage...)
 		start := time.Now()
-		netnstest.Eventually(t, 5*time.Second, "repaired after "+strings.Join(damage, " "), func() bool {
+		netnstest.Eventually(t, 30*time.Second, "repaired after "+strings.Join(damage, " "), func() bool {
 			return device0(ns[0]) && send(ns[0], 1, 84) == nil
 		})
 		t.Logf("%-75s repaired within %s", strings.Join(damage, " "), time.Since(start).Round(time.Millisecond))

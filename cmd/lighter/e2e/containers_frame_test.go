@@ -173,7 +173,7 @@ func (s *session) ends(code int) {
 	s.t.Helper()
 	select {
 	case <-s.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		s.t.Fatalf("the command does not end; the terminal shows\n%s", s.shown())
 	}
 	if got := s.cmd.ProcessState.ExitCode(); got != code {

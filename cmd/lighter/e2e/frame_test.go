@@ -237,11 +237,15 @@ func explain(t *testing.T, namespace string) {
 	}
 }
 
-// eventually tries until check returns nil; it fails with the last error.
+// slack is how many times longer than on a quiet machine something may take.
+const slack = 3
+
+// eventually tries until check returns nil; it fails with the last error. timeout is
+// what should be enough on a quiet machine.
 func eventually(t *testing.T, timeout time.Duration, what string, check func() error) {
 	t.Helper()
 	start := time.Now()
-	deadline := start.Add(timeout)
+	deadline := start.Add(slack * timeout)
 	for {
 		err := check()
 		if err == nil {
@@ -251,7 +255,7 @@ func eventually(t *testing.T, timeout time.Duration, what string, check func() e
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", timeout, what, err)
+			t.Fatalf("not within %s: %s: %v", slack*timeout, what, err)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}

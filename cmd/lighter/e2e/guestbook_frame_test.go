@@ -35,7 +35,7 @@ func newGuestbook(t *testing.T, port int) guestbook {
 
 // args are lighter's arguments to apply it.
 func (g guestbook) args() []string {
-	return []string{"apply", "-n", g.ns, "-f", g.dir, "--timeout", "90s"}
+	return []string{"apply", "-n", g.ns, "-f", g.dir, "--timeout", "180s"}
 }
 
 // edit replaces text in one of its files; the text has to be there.

@@ -195,6 +195,6 @@ func fourPods(t *testing.T, ns string) {
 // testUndo: the history knows the digests that were.
 func testUndo(t *testing.T, g guestbook) {
 	lighter(t, "rollout", "undo", "-n", g.ns, "deployment/frontend")
-	lighter(t, "rollout", "status", "-n", g.ns, "deployment/frontend", "--timeout=30s")
+	lighter(t, "rollout", "status", "-n", g.ns, "deployment/frontend", "--timeout=180s")
 	eventually(t, 10*time.Second, "the old page", func() error { return g.onEveryHost(t, "served by") })
 }

@@ -87,7 +87,7 @@ func TestImagesAreKept(t *testing.T) {
 			applyText(t, ns, fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec:\n  nodeName: %s\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {name: main, image: toolbox}\n", name, host))
 		}
 	}
-	lighter(t, append([]string{"wait", "-n", ns, "--for=condition=Ready", "--timeout=20s"}, names...)...)
+	lighter(t, append([]string{"wait", "-n", ns, "--for=condition=Ready", "--timeout=180s"}, names...)...)
 	onCluster(t, "start", builder)
 	nodesReady(t, 30*time.Second, everyHost...)
 

@@ -247,7 +247,7 @@ func TestWorkloadVerbs(t *testing.T) {
 				t.Fatal(err)
 			}
 			k.wants(t, in("apply", "--server-side", "-f", file), want)
-			k.wants(t, in("rollout", "status", "deployment/web", "--timeout=30s"), "successfully rolled out")
+			k.wants(t, in("rollout", "status", "deployment/web", "--timeout=180s"), "successfully rolled out")
 		}
 		if k.name == "lighter" { // its apply is always server-side, and the flag is kubectl's
 			apply = func(version, want string) {
@@ -256,7 +256,7 @@ func TestWorkloadVerbs(t *testing.T) {
 					t.Fatal(err)
 				}
 				k.wants(t, in("apply", "-f", file), "deployment.apps/web")
-				k.wants(t, in("rollout", "status", "deployment/web", "--timeout=30s"), "successfully rolled out")
+				k.wants(t, in("rollout", "status", "deployment/web", "--timeout=180s"), "successfully rolled out")
 			}
 		}
 		apply("one", "serverside-applied")
@@ -266,18 +266,18 @@ func TestWorkloadVerbs(t *testing.T) {
 		k.wants(t, in("rollout", "history", "deployment/web"), "REVISION", "1", "2")
 		k.wants(t, in("rollout", "history", "deployment/web", "--revision=1"), "VERSION:", "one")
 		k.run(t, in("rollout", "undo", "deployment/web")...)
-		k.run(t, in("rollout", "status", "deployment/web", "--timeout=30s")...)
+		k.run(t, in("rollout", "status", "deployment/web", "--timeout=180s")...)
 		serves("one")
 
 		k.run(t, in("rollout", "pause", "deployment/web")...)
 		k.run(t, in("set", "env", "deployment/web", "VERSION=three")...)
 		serves("one")
 		k.run(t, in("rollout", "resume", "deployment/web")...)
-		k.run(t, in("rollout", "status", "deployment/web", "--timeout=30s")...)
+		k.run(t, in("rollout", "status", "deployment/web", "--timeout=180s")...)
 		serves("three")
 		before := lives(t, ns, "app=web")
 		k.run(t, in("rollout", "restart", "deployment/web")...)
-		k.run(t, in("rollout", "status", "deployment/web", "--timeout=30s")...)
+		k.run(t, in("rollout", "status", "deployment/web", "--timeout=180s")...)
 		for name := range lives(t, ns, "app=web") {
 			if _, old := before[name]; old {
 				t.Errorf("rollout restart has kept %s", name)
@@ -299,7 +299,7 @@ func testWaitAndWatch(t *testing.T, k tool, ns string) {
 		t.Fatal(err)
 	}
 	k.run(t, "scale", "-n", ns, "deployment/web", "--replicas=3", "--current-replicas=2")
-	k.wants(t, []string{"wait", "-n", ns, "deployment/web", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=30s"}, "condition met")
+	k.wants(t, []string{"wait", "-n", ns, "deployment/web", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=180s"}, "condition met")
 	readUntil(t, "get -w", events, "3")
 	_ = watch.Process.Kill()
 	_ = watch.Wait()
@@ -321,7 +321,7 @@ func testCascades(t *testing.T, k tool, ns, file string) {
 		}
 		return nil
 	})
-	k.run(t, "delete", "-n", ns, "deployment/web", "--cascade=foreground", "--timeout=30s")
+	k.run(t, "delete", "-n", ns, "deployment/web", "--cascade=foreground", "--timeout=180s")
 	if out := lighter(t, "get", "replicasets,pods", "-n", ns, "-l", "app=web", "-o", "name"); strings.TrimSpace(out) != "" {
 		t.Errorf("a foreground deletion has returned while these are left: %s", out)
 	}
@@ -369,7 +369,7 @@ func TestObjectVerbs(t *testing.T) {
 			t.Errorf("a new service account may delete pods: %+v", r)
 		}
 		k.run(t, in("create", "rolebinding", "r", "--clusterrole=edit", "--serviceaccount="+ns+":robot")...)
-		eventually(t, 5*time.Second, "the binding counts", func() error {
+		eventually(t, 30*time.Second, "the binding counts", func() error {
 			if r := k.try(t, "", in("auth", "can-i", "delete", "pods", "--as=system:serviceaccount:"+ns+":robot")...); r.code != 0 {
 				return fmt.Errorf("%+v", r)
 			}
@@ -429,7 +429,7 @@ func TestDrain(t *testing.T) {
 	}
 	on("host-3", 2)
 	lighter(t, "uncordon", "host-1", "host-2")
-	k.wants(t, []string{"drain", "host-3", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=30s", "--pod-selector=app=web"}, "host-3 cordoned", "evicted", "host-3 drained")
+	k.wants(t, []string{"drain", "host-3", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=180s", "--pod-selector=app=web"}, "host-3 cordoned", "evicted", "host-3 drained")
 	on("host-1 host-2", 2)
 	k.wants(t, []string{"get", "node", "host-3"}, "SchedulingDisabled")
 	lighter(t, "uncordon", "host-3")

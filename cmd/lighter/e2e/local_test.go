@@ -141,7 +141,7 @@ func TestSecondCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The same port as a guestbook of the shared cluster.
-	r := k.try(t, "", append([]string{"apply", "--timeout", "90s", "-f", dir}, "--kubeconfig", config)...)
+	r := k.try(t, "", append([]string{"apply", "--timeout", "180s", "-f", dir}, "--kubeconfig", config)...)
 	address := regexp.MustCompile(`http://[0-9.]+:30080`).FindString(r.out)
 	if r.code != 0 || !strings.HasPrefix(address, "http://"+subnet) {
 		t.Fatalf("apply: %+v", r)

@@ -141,7 +141,7 @@ http: {addr: %q, tls: {certificate: %s, key: %s}}
 	if err := registry.process.Start(); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		conn, err := net.Dial("tcp", registryHost())
 		if err == nil {
 			return conn.Close()

@@ -232,7 +232,7 @@ func (c *trio) guestbook(t *testing.T) {
 		g.edit(t, name, "\n    spec:\n", "\n    spec:\n      terminationGracePeriodSeconds: 2\n")
 	}
 	g.edit(t, "frontend.yaml", "nodePort: 30080", fmt.Sprint("nodePort: ", c.port))
-	c.lighter(t, "apply", "-f", g.dir, "--timeout", "90s")
+	c.lighter(t, "apply", "-f", g.dir, "--timeout", "180s")
 }
 
 // TestServers breaks the servers of a cluster of three in turn. It is one test
@@ -321,7 +321,7 @@ func (c *trio) refusals(t *testing.T) {
 	} {
 		dir := "/var/tmp/joiner-" + test.name
 		args := []string{
-			"local", "--name", c.name, "exec", "host-3", "--", "timeout", "30", "/run/bin/lighter", "server", "--config", "/dev/null", "--no-agent",
+			"local", "--name", c.name, "exec", "host-3", "--", "timeout", "90", "/run/bin/lighter", "server", "--config", "/dev/null", "--no-agent",
 			"--join", server, "--node-name", test.node, "--data-dir", dir, "--port", "7443", "--token", test.token,
 		}
 		if test.more == nil || test.more[0] != "--etcd-peer-port" {

@@ -202,7 +202,7 @@ node-labels: [disk=small]
 			names = append(names, "pod/"+name)
 			c.apply("other", fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {name: main, image: %q}\n", name, image))
 		}
-		if out, err := c.try(append([]string{"wait", "-n", "other", "--for=condition=Ready", "--timeout=40s"}, names...)...); err != nil {
+		if out, err := c.try(append([]string{"wait", "-n", "other", "--for=condition=Ready", "--timeout=180s"}, names...)...); err != nil {
 			t.Fatalf("%v\n%s\n%s", err, out, c.lighter("events", "-n", "other"))
 		}
 	})
@@ -228,7 +228,7 @@ func (c *configured) apply(ns, manifest string) {
 	if err := os.WriteFile(path, []byte(manifest), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	c.lighter("apply", "-n", ns, "-f", path, "--timeout=60s")
+	c.lighter("apply", "-n", ns, "-f", path, "--timeout=180s")
 }
 
 // buildToolbox builds an image and pushes it to both registries, in a namespace that

@@ -26,7 +26,7 @@ func imageManifest(name, source string) string {
 func runs(t *testing.T, ns, image, file, want string) {
 	t.Helper()
 	create(t, ns, strings.Replace(pod(image, "exec sleep 1d"), "image: toolbox", "image: "+image, 1))
-	lighter(t, "wait", "-n", ns, "--for=condition=Ready", "--timeout=60s", "pod/"+image)
+	lighter(t, "wait", "-n", ns, "--for=condition=Ready", "--timeout=180s", "pod/"+image)
 	if got, err := inPod(t, ns, image, "cat "+file); err != nil || !strings.Contains(got, want) {
 		t.Errorf("%s has %q in %s, %v; want %q", image, got, file, err, want)
 	}

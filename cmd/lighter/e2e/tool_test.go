@@ -51,10 +51,11 @@ func kubectl(t *testing.T) string {
 	return path
 }
 
-// command prepares a call that is killed when it takes longer than limit.
+// command prepares a call that is killed when it takes longer than limit, which is
+// that of a quiet machine.
 func (k tool) command(t *testing.T, limit time.Duration, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), slack*limit)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, k.path, args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+shared.kubeconfig)

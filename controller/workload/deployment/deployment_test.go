@@ -90,7 +90,7 @@ func start(t *testing.T, images []runtime.Object, objects ...runtime.Object) clu
 
 func (c cluster) eventually(what string, holds func() bool) {
 	c.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if holds() {
 			return
 		}
