@@ -22,6 +22,7 @@ import (
 	lighterfake "lighter.dev/lighter/api/client/clientset/fake"
 	lighterinformers "lighter.dev/lighter/api/client/informers"
 	"lighter.dev/lighter/api/v1alpha1"
+	"lighter.dev/lighter/controller/reconcile/reconciletest"
 )
 
 func inline(conditions ...metav1.Condition) *v1alpha1.Image {
@@ -172,19 +173,7 @@ func newCluster(t *testing.T, image *v1alpha1.Image) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	core.Start(ctx.Done())
-	own.Start(ctx.Done())
-	go func() { done <- controller.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		core.Shutdown()
-		own.Shutdown()
-	})
+	reconciletest.Start(t, []reconciletest.Informers{core, own}, controller.Run)
 	return c
 }
 

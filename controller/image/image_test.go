@@ -1,7 +1,6 @@
 package image
 
 import (
-	"context"
 	"log/slog"
 	"strings"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	lighterfake "lighter.dev/lighter/api/client/clientset/fake"
 	lighterinformers "lighter.dev/lighter/api/client/informers"
 	"lighter.dev/lighter/api/v1alpha1"
+	"lighter.dev/lighter/controller/reconcile/reconciletest"
 )
 
 func node(name string, change ...func(*corev1.Node)) *corev1.Node {
@@ -164,17 +164,8 @@ func TestKeepsConditionsTruthful(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	core.Start(ctx.Done())
-	own.Start(ctx.Done())
-	go func() { done <- c.Run(ctx) }()
-	defer func() {
-		cancel()
-		<-done
-		core.Shutdown()
-		own.Shutdown()
-	}()
+	reconciletest.Start(t, []reconciletest.Informers{core, own}, c.Run)
+	ctx := t.Context()
 	images := lighter.LighterV1alpha1().Images("shop")
 	reason := func(kind string) string {
 		image, err := images.Get(ctx, "web", metav1.GetOptions{})
@@ -185,11 +176,7 @@ func TestKeepsConditionsTruthful(t *testing.T) {
 	}
 	wait := func(kind, want string) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); reason(kind) != want; time.Sleep(2 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s has reason %q, want %q", kind, reason(kind), want)
-			}
-		}
+		reconciletest.Eventually(t, kind+" has reason "+want, func() bool { return reason(kind) == want })
 	}
 	wait(v1alpha1.ImageBuilt, v1alpha1.ReasonWaitingForContext)
 	if got, err := c.PickBuilder(ctx, anImage(), ""); got != "a" || err != nil {

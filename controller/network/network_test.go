@@ -22,6 +22,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
+
+	"lighter.dev/lighter/controller/reconcile/reconciletest"
 )
 
 // rig runs reconcilers against a fake API until the test ends.
@@ -74,38 +76,16 @@ func (r *rig) run(create func(Deps) ([]runner, error)) (stop func()) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	factory.Start(ctx.Done())
-	done := make(chan error, len(all))
+	runs := make([]func(context.Context) error, 0, len(all))
 	for _, one := range all {
-		go func() { done <- one.Run(ctx) }()
+		runs = append(runs, one.Run)
 	}
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		for range all {
-			if err := <-done; err != nil {
-				r.t.Errorf("Run: %v", err)
-			}
-		}
-		factory.Shutdown()
-	}
-	r.t.Cleanup(stop)
-	return stop
+	return reconciletest.Start(r.t, []reconciletest.Informers{factory}, runs...)
 }
 
 func (r *rig) eventually(what string, check func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if check() {
-			return
-		}
-	}
-	r.t.Fatalf("never happened: %s", what)
+	reconciletest.Eventually(r.t, what, check)
 }
 
 // endpoints describes all slices of a service: "ip:port name ready|serving|-".

@@ -1,14 +1,12 @@
 package scheduler
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -19,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
+
+	"lighter.dev/lighter/controller/reconcile/reconciletest"
 )
 
 func node(name string) *corev1.Node {
@@ -84,17 +84,7 @@ func start(t *testing.T, refuse func() error, objects ...runtime.Object) cluster
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	factory.Start(ctx.Done())
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		factory.Shutdown()
-	})
+	reconciletest.Start(t, []reconciletest.Informers{factory}, s.Run)
 	return cluster{t, client, events}
 }
 
@@ -110,12 +100,7 @@ func (c cluster) get(name string) *corev1.Pod {
 
 func (c cluster) eventually(what string, holds func() bool) {
 	c.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	c.Fatalf("never: %s", what)
+	reconciletest.Eventually(c, what, holds)
 }
 
 func TestBindsAndSpreads(t *testing.T) {

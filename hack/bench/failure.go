@@ -16,33 +16,39 @@ const (
 	judge = 12 * time.Second
 )
 
-// spread runs a Deployment over all hosts and returns its pods by UID.
-func (b *bench) spread(ctx context.Context, w *podWatch) error {
+// spread runs a Deployment over three hosts and returns the watch of its pods, which
+// the caller stops.
+func (b *bench) spread(ctx context.Context) (w *podWatch, err error) {
+	if err := b.pods(ctx, 3); err != nil {
+		return nil, err
+	}
+	if w, err = b.watch(ctx); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			w.stop()
+		}
+	}()
 	wanted := deployment("spread", replicas, "")
 	wanted.Spec.Template.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
 		MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
 		LabelSelector: wanted.Spec.Selector,
 	}}
 	if _, err := b.client.AppsV1().Deployments(namespace).Create(ctx, wanted, metav1.CreateOptions{}); err != nil {
-		return err
+		return nil, err
 	}
-	return w.until(ctx, "the pods are Running", func() bool { return w.running() == replicas })
+	return w, w.until(ctx, "the pods are Running", func() bool { return w.running() == replicas })
 }
 
 // measurePartition cuts an agent off from everybody for a while. Every pod has
 // to be the same afterwards, none on its way out.
 func measurePartition(ctx context.Context, b *bench) error {
-	if err := b.pods(ctx, 3); err != nil {
-		return err
-	}
-	w, err := b.watch(ctx)
+	w, err := b.spread(ctx)
 	if err != nil {
 		return err
 	}
 	defer w.stop()
-	if err := b.spread(ctx, w); err != nil {
-		return err
-	}
 	host := b.cluster.Hosts[2].Name
 	if w.on(host) == 0 {
 		return fmt.Errorf("no pod runs on %s", host)
@@ -79,17 +85,11 @@ func measurePartition(ctx context.Context, b *bench) error {
 // measureLostHost switches an agent off as a power loss does, until as many pods
 // run elsewhere as before. The cluster is not usable afterwards.
 func measureLostHost(ctx context.Context, b *bench) error {
-	if err := b.pods(ctx, 3); err != nil {
-		return err
-	}
-	w, err := b.watch(ctx)
+	w, err := b.spread(ctx)
 	if err != nil {
 		return err
 	}
 	defer w.stop()
-	if err := b.spread(ctx, w); err != nil {
-		return err
-	}
 	host := b.cluster.Hosts[2].Name
 	lost := w.on(host)
 	if lost == 0 {

@@ -19,17 +19,11 @@ const (
 // between the hosts themselves, by turns, so that both see the same machine.
 // iperf3 runs in the pods' and in the hosts' network namespaces.
 func measureStream(ctx context.Context, b *bench) error {
-	if err := b.pods(ctx, 3); err != nil {
-		return err
-	}
-	w, err := b.watch(ctx)
+	w, err := b.spread(ctx)
 	if err != nil {
 		return err
 	}
 	defer w.stop()
-	if err := b.spread(ctx, w); err != nil {
-		return err
-	}
 	var pods, hosts [2]peer
 	for i, host := range b.cluster.Hosts[1:3] {
 		hosts[i] = peer{b.netns(host.Name), host.IP.String()}

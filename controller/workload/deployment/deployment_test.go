@@ -1,11 +1,9 @@
 package deployment
 
 import (
-	"context"
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,33 +18,8 @@ import (
 	lighterfake "lighter.dev/lighter/api/client/clientset/fake"
 	lighterinformers "lighter.dev/lighter/api/client/informers"
 	"lighter.dev/lighter/api/v1alpha1"
+	"lighter.dev/lighter/controller/reconcile/reconciletest"
 )
-
-// statusOnly makes the fake API keep the specification when a status is
-// written, as the real one does.
-func statusOnly(client *fake.Clientset) {
-	deployments := appsv1.SchemeGroupVersion.WithResource("deployments")
-	client.PrependReactor("update", "deployments", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		update, ok := action.(clienttesting.UpdateAction)
-		if !ok || action.GetSubresource() != "status" {
-			return false, nil, nil
-		}
-		written, ok := update.GetObject().(*appsv1.Deployment)
-		if !ok {
-			return false, nil, nil
-		}
-		is, err := client.Tracker().Get(deployments, written.Namespace, written.Name)
-		if err != nil {
-			return true, nil, err
-		}
-		d, ok := is.DeepCopyObject().(*appsv1.Deployment)
-		if !ok {
-			return false, nil, nil
-		}
-		d.Status, d.Annotations = written.Status, written.Annotations
-		return true, d, client.Tracker().Update(deployments, d, d.Namespace)
-	})
-}
 
 // cluster is a running reconciler with its fake APIs.
 type cluster struct {
@@ -58,7 +31,9 @@ type cluster struct {
 
 func start(t *testing.T, images []runtime.Object, objects ...runtime.Object) cluster {
 	c := cluster{t, fake.NewClientset(objects...), lighterfake.NewSimpleClientset(images...), record.NewFakeRecorder(1000)}
-	statusOnly(c.client)
+	reconciletest.StatusOnly(c.client, appsv1.SchemeGroupVersion.WithResource("deployments"), func(is, written *appsv1.Deployment) {
+		is.Status, is.Annotations = written.Status, written.Annotations
+	})
 	c.client.PrependReactor("create", "replicasets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		if create, ok := action.(clienttesting.CreateAction); ok {
 			if rs, ok := create.GetObject().(*appsv1.ReplicaSet); ok {
@@ -72,30 +47,13 @@ func start(t *testing.T, images []runtime.Object, objects ...runtime.Object) clu
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	core.Start(ctx.Done())
-	own.Start(ctx.Done())
-	go func() { done <- reconciler.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		core.Shutdown()
-		own.Shutdown()
-	})
+	reconciletest.Start(t, []reconciletest.Informers{core, own}, reconciler.Run)
 	return c
 }
 
 func (c cluster) eventually(what string, holds func() bool) {
 	c.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	c.Fatalf("never: %s", what)
+	reconciletest.Eventually(c, what, holds)
 }
 
 func (c cluster) deployment() *appsv1.Deployment {

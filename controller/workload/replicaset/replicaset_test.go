@@ -1,7 +1,6 @@
 package replicaset
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,38 +17,14 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
-)
 
-// statusOnly makes the fake API keep everything but the status when a status is
-// written, as the real one does.
-func statusOnly(client *fake.Clientset) {
-	sets := appsv1.SchemeGroupVersion.WithResource("replicasets")
-	client.PrependReactor("update", "replicasets", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		update, ok := action.(clienttesting.UpdateAction)
-		if !ok || action.GetSubresource() != "status" {
-			return false, nil, nil
-		}
-		written, ok := update.GetObject().(*appsv1.ReplicaSet)
-		if !ok {
-			return false, nil, nil
-		}
-		is, err := client.Tracker().Get(sets, written.Namespace, written.Name)
-		if err != nil {
-			return true, nil, err
-		}
-		rs, ok := is.DeepCopyObject().(*appsv1.ReplicaSet)
-		if !ok {
-			return false, nil, nil
-		}
-		rs.Status = written.Status
-		return true, rs, client.Tracker().Update(sets, rs, rs.Namespace)
-	})
-}
+	"lighter.dev/lighter/controller/reconcile/reconciletest"
+)
 
 // start runs the reconciler against a fake API.
 func start(t *testing.T, objects ...runtime.Object) *fake.Clientset {
 	client := fake.NewClientset(objects...)
-	statusOnly(client)
+	reconciletest.StatusOnly(client, appsv1.SchemeGroupVersion.WithResource("replicasets"), func(is, written *appsv1.ReplicaSet) { is.Status = written.Status })
 	var uids atomic.Int32
 	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		if create, ok := action.(clienttesting.CreateAction); ok {
@@ -64,29 +39,8 @@ func start(t *testing.T, objects ...runtime.Object) *fake.Clientset {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	factory.Start(ctx.Done())
-	go func() { done <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		factory.Shutdown()
-	})
+	reconciletest.Start(t, []reconciletest.Informers{factory}, c.Run)
 	return client
-}
-
-// eventually polls until the condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("never: %s", what)
 }
 
 func pods(t *testing.T, client *fake.Clientset) []corev1.Pod {
@@ -107,7 +61,7 @@ func statusOf(t *testing.T, client *fake.Clientset) appsv1.ReplicaSetStatus {
 
 func TestCreatesReplacesAndDeletes(t *testing.T) {
 	client := start(t, newSet(3))
-	eventually(t, "3 pods", func() bool { return len(pods(t, client)) == 3 && statusOf(t, client).Replicas == 3 })
+	reconciletest.Eventually(t, "3 pods", func() bool { return len(pods(t, client)) == 3 && statusOf(t, client).Replicas == 3 })
 	first := pods(t, client)[0]
 	if !metav1.IsControlledBy(&first, newSet(0)) || first.GenerateName != "web-" || first.Labels["app"] != "web" {
 		t.Errorf("pod %+v", first.ObjectMeta)
@@ -116,13 +70,13 @@ func TestCreatesReplacesAndDeletes(t *testing.T) {
 	if _, err := client.CoreV1().Pods("shop").UpdateStatus(t.Context(), &first, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the failed pod is replaced", func() bool { return len(pods(t, client)) == 4 })
+	reconciletest.Eventually(t, "the failed pod is replaced", func() bool { return len(pods(t, client)) == 4 })
 	rs := newSet(1)
 	rs.ResourceVersion = ""
 	if _, err := client.AppsV1().ReplicaSets("shop").Update(t.Context(), rs, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "1 pod and the failed one", func() bool { return len(pods(t, client)) == 2 && statusOf(t, client).Replicas == 1 })
+	reconciletest.Eventually(t, "1 pod and the failed one", func() bool { return len(pods(t, client)) == 2 && statusOf(t, client).Replicas == 1 })
 }
 
 func TestAdoptsAndReleases(t *testing.T) {
@@ -140,8 +94,8 @@ func TestAdoptsAndReleases(t *testing.T) {
 		}
 		return len(pod.OwnerReferences)
 	}
-	eventually(t, "adopted and released", func() bool { return owners("orphan") == 1 && owners("astray") == 0 })
-	eventually(t, "status counts the adopted pod", func() bool { return statusOf(t, client).Replicas == 1 })
+	reconciletest.Eventually(t, "adopted and released", func() bool { return owners("orphan") == 1 && owners("astray") == 0 })
+	reconciletest.Eventually(t, "status counts the adopted pod", func() bool { return statusOf(t, client).Replicas == 1 })
 	if len(pods(t, client)) != 3 {
 		t.Errorf("%d pods, want no new ones", len(pods(t, client)))
 	}
