@@ -45,6 +45,9 @@ func (e *Engine) pickRuntime(ctx context.Context) (ociRuntime, error) {
 			e.log.Info("OCI runtime picked", "runtime", oci.flavour, "path", oci.path, "cgroups", e.cgroups.Mode())
 			return oci, nil
 		}
+		if ctx.Err() != nil {
+			return ociRuntime{}, ctx.Err() // says nothing about the program
+		}
 		errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		if e.cfg.Runtime == "" && !errors.Is(err, exec.ErrNotFound) {
 			e.log.Info("OCI runtime does not work on this host, trying the next", "runtime", name, "err", err)

@@ -297,6 +297,33 @@ func TestServers(t *testing.T) {
 		c.frontends(t, 3, "", 30*time.Second)
 	})
 
+	t.Run("a server that is taken out", func(t *testing.T) {
+		gone := "host-3"
+		if c.leader(t, 10*time.Second) == gone {
+			gone = "host-2"
+		}
+		c.local(t, "kill", gone)
+		c.local(t, "kubeconfig")
+		c.lighter(t, "server", "remove", gone)
+		if servers, err := c.servers(); err != nil || len(servers) != 2 || servers[gone] != "" {
+			t.Errorf("servers without %s: %v, %v", gone, servers, err)
+		}
+		log := len(c.local(t, "logs", gone))
+		c.local(t, "start", gone)
+		eventually(t, 20*time.Second, gone+" is told why it does not start", func() error {
+			if said := c.local(t, "logs", gone)[log:]; !strings.Contains(said, "'lighter server remove' was run") {
+				return errors.New(said)
+			}
+			return nil
+		})
+		// A new machine of that name takes its place.
+		c.lighter(t, "delete", "node", gone)
+		c.local(t, "exec", gone, "--", "rm", "-r", "/var/lib/lighter/server", "/var/lib/lighter/agent")
+		c.local(t, "start", gone)
+		c.healthy(t, 30*time.Second)
+		c.nodesReady(t, 20*time.Second)
+	})
+
 	t.Run("who may not join", func(t *testing.T) {
 		c.refusals(t)
 	})
