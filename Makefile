@@ -19,7 +19,7 @@ GOLANGCI := bin/golangci-lint-$(GOLANGCI_VERSION)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS = -s -w -X main.version=$(VERSION)
 
-.PHONY: up down build deps test-deps test unit e2e verify lint race bench clean guestbook-base
+.PHONY: up down build deps test-deps test unit e2e verify lint race bench clean guestbook-base clients
 
 up: deps build guestbook-base
 	bin/lighter local up --hosts 3
@@ -41,6 +41,10 @@ test-deps:
 guestbook-base: deps
 	@hack/guestbook-base.sh
 
+# BuildKit's and Docker's clients of builds, which tests use.
+clients:
+	@hack/build-clients.sh
+
 test: test-deps unit e2e
 
 # Root tests are among them: they skip themselves, with a reason, where they
@@ -49,7 +53,7 @@ unit:
 	@hack/test.sh $$(go list ./... | grep -v /cmd/lighter/e2e)
 
 # One cluster for all of them; LIGHTER_E2E says that it may be made.
-e2e: build guestbook-base
+e2e: build guestbook-base clients
 	@LIGHTER_E2E=1 hack/test.sh -count=1 -timeout 30m ./cmd/lighter/e2e
 
 verify: lint

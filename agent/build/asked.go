@@ -13,6 +13,8 @@ const (
 	argPrefix       = "build-arg:"
 	labelPrefix     = "label:"
 	resolveModeAttr = "image-resolve-mode"
+	// dockerfileKeyAttr names the client's folder that has the Dockerfile.
+	dockerfileKeyAttr = "dockerfilekey"
 )
 
 // refused is an error about a client's request. A person reads it: it says what
@@ -64,7 +66,7 @@ func clientAttrs(attrs, asked map[string]string) error {
 			if err := resolveMode(attrs, value); err != nil {
 				return err
 			}
-		case ignored(key):
+		case ignored(key), ownDockerfile(attrs, key, value):
 		case key == "target":
 			return refused("the target %q: the Image's spec.target says %q, change it there", value, attrs[key])
 		case strings.HasPrefix(key, argPrefix):
@@ -105,4 +107,11 @@ func resolveMode(attrs map[string]string, mode string) error {
 // what is in the image: where the source comes from (vcs:…), attestations.
 func ignored(key string) bool {
 	return strings.HasPrefix(key, "vcs:") || strings.HasPrefix(key, "attest:") || key == "source" || key == "cmdline" || key == "frontend.caps"
+}
+
+// ownDockerfile tells that the client read its Dockerfile from somewhere else. It
+// is in the client's session under the name by which it is asked for anyway, unless
+// the Image has a repository with one.
+func ownDockerfile(attrs map[string]string, key, value string) bool {
+	return key == dockerfileKeyAttr && value == "dockerfile" && attrs["context"] == ""
 }

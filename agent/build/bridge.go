@@ -98,13 +98,22 @@ func (c *buildServer) solveByBridge(ctx context.Context, br *bridge, asked *cont
 			}
 		case err := <-br.returns:
 			if err == nil && resp == nil {
-				err = refused("a request without a build: choose the frontend %s", frontendName)
+				return withoutBuild(asked)
 			}
 			return resp, err
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// withoutBuild answers a client that wanted to know what the bridge can do, as
+// docker buildx does before each build. If it wants a result too, it has none.
+func withoutBuild(asked *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
+	if len(asked.Exporters) > 0 || asked.ExporterDeprecated != "" {
+		return nil, refused("an output of a request without a build: choose the frontend %s", frontendName)
+	}
+	return &controlapi.SolveResponse{}, nil
 }
 
 // buildAsked builds what a client said on the bridge.

@@ -79,10 +79,10 @@ func TestGatewayClients(t *testing.T) {
 	if h.api.status("shop").Digest == "" || h.read("shop", "f") != "x" {
 		t.Errorf("status: %+v", h.api.status("shop"))
 	}
+	h.emptyBuilds(c)
 	own := errors.New("the client's own")
 	for want, f := range map[string]gateway.BuildFunc{
-		own.Error():       func(context.Context, gateway.Client) (*gateway.Result, error) { return nil, own },
-		"without a build": func(context.Context, gateway.Client) (*gateway.Result, error) { return gateway.NewResult(), nil },
+		own.Error(): func(context.Context, gateway.Client) (*gateway.Result, error) { return nil, own },
 		"a second build": func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 			if res, err := c.Solve(ctx, ask); err != nil {
 				return res, err
@@ -115,6 +115,20 @@ func TestGatewayClients(t *testing.T) {
 	}
 	if h.api.status("shop").Digest == "" {
 		t.Error("what was refused changed the Image")
+	}
+}
+
+// emptyBuilds are how docker buildx asks what the bridge can do. There is nothing
+// that they could put out.
+func (h *host) emptyBuilds(c *bkclient.Client) {
+	h.t.Helper()
+	empty := func(context.Context, gateway.Client) (*gateway.Result, error) { return nil, nil }
+	if _, err := c.Build(context.Background(), bkclient.SolveOpt{Internal: true}, "test", empty, nil); err != nil {
+		h.t.Errorf("an empty build: %v", err)
+	}
+	output := bkclient.SolveOpt{Exports: []bkclient.ExportEntry{{Type: bkclient.ExporterLocal, OutputDir: h.t.TempDir()}}}
+	if _, err := c.Build(context.Background(), output, "test", empty, nil); err == nil || !strings.Contains(err.Error(), "without a build") {
+		h.t.Errorf("the output of an empty build: %v", err)
 	}
 }
 

@@ -34,6 +34,7 @@ func TestSolveRequest(t *testing.T) {
 		FrontendAttrs: map[string]string{
 			"filename": "other", "no-cache": "", "build-arg:A": "1", "target": "final", "platform": "linux/amd64", "label:team": "a",
 			resolveModeAttr: "pull", "attest:provenance": "mode=min", "vcs:source": "x", "cmdline": "evil", "source": "evil",
+			dockerfileKeyAttr: "dockerfile",
 		},
 		Exporters: []*controlapi.Exporter{{Type: "tar"}, {Type: "docker", Attrs: map[string]string{"name": "x"}}},
 	})
@@ -116,6 +117,7 @@ func TestRefusedRequests(t *testing.T) {
 		"option context":          attr("context", "https://example.test/x.git"),
 		"option context:base":     attr("context:base", "docker-image://x"),
 		"option contextkey":       attr("contextkey", "label:x"),
+		"option dockerfilekey":    attr(dockerfileKeyAttr, "other"),
 		"cgroup-parent":           attr("cgroup-parent", "/"),
 		"force-network-mode":      attr("force-network-mode", "host"),
 		"local-sessionid":         attr("local-sessionid:context", "team-b/x/1"),
@@ -126,6 +128,16 @@ func TestRefusedRequests(t *testing.T) {
 		if _, err := solveRequest(img, names, asked); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%q is missing in: %v", what, err)
 		}
+	}
+}
+
+// TestGitKeepsItsDockerfile: a client cannot bring one of its own.
+func TestGitKeepsItsDockerfile(t *testing.T) {
+	img := &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "shop"}}
+	img.Spec.Source.Git = &v1alpha1.GitSource{URL: "https://example.test/shop.git"}
+	_, err := solveRequest(img, []string{"shop"}, &controlapi.SolveRequest{FrontendAttrs: map[string]string{dockerfileKeyAttr: "dockerfile"}})
+	if err == nil || !strings.Contains(err.Error(), dockerfileKeyAttr) {
+		t.Errorf("taken: %v", err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -230,113 +229,6 @@ func TestBuildMistakes(t *testing.T) {
 	if r := k.try(t, "", "build", "-n", ns, "-t", "Bad", dir); r.code != 1 || !strings.Contains(r.err, "Bad") {
 		t.Errorf("a wrong name: %+v", r)
 	}
-}
-
-// TestBuildctl: BuildKit's own client builds an Image over the tunnel, and can
-// do nothing else there.
-func TestBuildctl(t *testing.T) {
-	t.Parallel()
-	ns, k := namespace(t), ours(t)
-	ctl := buildctl(t)
-	dir := source(t, map[string]string{"Dockerfile": busyboxDockerfile + "ARG A=0\nRUN --mount=type=secret,id=s,required cat /run/secrets/s > /s\n", "s": "hush"})
-	k.run(t, "create", "-n", ns, "-f", imageFile(t, "shop", dir))
-	socket := "unix://" + filepath.Join(t.TempDir(), "s.sock")
-	serve := k.command(t, 2*time.Minute, "buildkit", "-n", ns, "shop", "--listen", socket)
-	if err := serve.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = serve.Process.Signal(os.Interrupt)
-		if err := serve.Wait(); err != nil {
-			t.Errorf("lighter buildkit: %v", err)
-		}
-	})
-	eventually(t, 20*time.Second, "the socket is there", func() error {
-		_, err := os.Stat(strings.TrimPrefix(socket, "unix://"))
-		return err
-	})
-	build := []string{"--addr", socket, "build", "--progress", "plain", "--frontend", "dockerfile.v0", "--local", "context=" + dir, "--local", "dockerfile=" + dir}
-	secret := []string{"--secret", "id=s,src=" + filepath.Join(dir, "s")}
-	out := filepath.Join(t.TempDir(), "out")
-	ctl.wants(t, slices.Concat(build, secret, []string{"--output", "type=local,dest=" + out}))
-	if text, err := os.ReadFile(filepath.Join(out, "s")); err != nil || string(text) != "hush" {
-		t.Errorf("exported %q, %v", text, err)
-	}
-	image, err := imagesOf(t, ns).Get(t.Context(), "shop", metav1.GetOptions{})
-	if err != nil || image.Status.Digest == "" {
-		t.Errorf("%+v, %v", image.Status, err)
-	}
-	ctl.wants(t, []string{"--addr", socket, "du"}, "Total:")
-	ctl.wants(t, []string{"--addr", socket, "debug", "workers"}, "linux/")
-	for _, test := range []struct {
-		args []string
-		want string
-	}{
-		{slices.Concat(build, []string{"--no-cache"}), "secret s: not found"},
-		{slices.Concat(build, secret, []string{"--output", "type=image,name=x/y,push=true"}), "does not take an output of type image"},
-		{slices.Concat(build, secret, []string{"--opt", "build-arg:A=1"}), "spec.args"},
-		{slices.Concat(build, secret, []string{"--allow", "security.insecure"}), "security.insecure"},
-		{slices.Concat(build, secret, []string{"--import-cache", "type=registry,ref=x/y"}), "caches to import"},
-		{slices.Concat(build, secret, []string{"--opt", "context=https://example.test/x.git"}), "does not take the option context"},
-		{[]string{"--addr", socket, "prune"}, "Unimplemented"},
-	} {
-		ctl.fails(t, test.args, test.want)
-	}
-	if r := ctl.try(t, "", slices.Concat(build, secret)...); r.code != 0 || !strings.Contains(r.err, "CACHED") {
-		t.Errorf("built again: %+v", r)
-	}
-}
-
-// TestBuildx: the same with Docker's client, where its plugin is installed.
-func TestBuildx(t *testing.T) {
-	needCluster(t)
-	if out, err := exec.Command("docker", "buildx", "version").CombinedOutput(); err != nil {
-		t.Skipf("docker buildx is not on this machine: %v: %s", err, bytes.TrimSpace(out))
-	}
-	ns, k := namespace(t), ours(t)
-	dir := source(t, map[string]string{"Dockerfile": busyboxDockerfile})
-	k.run(t, "create", "-n", ns, "-f", imageFile(t, "shop", dir))
-	socket := "unix://" + filepath.Join(t.TempDir(), "s.sock")
-	serve := k.command(t, 2*time.Minute, "buildkit", "-n", ns, "shop", "--listen", socket)
-	if err := serve.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = serve.Process.Signal(os.Interrupt)
-		_ = serve.Wait()
-	})
-	docker := tool{"docker", "docker"}
-	docker.run(t, "buildx", "create", "--name", ns, "--driver", "remote", socket)
-	t.Cleanup(func() { docker.run(t, "buildx", "rm", ns) })
-	docker.run(t, "buildx", "build", "--builder", ns, dir)
-	image, err := imagesOf(t, ns).Get(t.Context(), "shop", metav1.GetOptions{})
-	if err != nil || image.Status.Digest == "" {
-		t.Errorf("%+v, %v", image.Status, err)
-	}
-}
-
-// buildctl is BuildKit's client, of the version that is built in.
-func buildctl(t *testing.T) tool {
-	t.Helper()
-	needCluster(t)
-	path, err := filepath.Abs("../../../bin/buildctl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("../../../hack/buildctl.sh").CombinedOutput(); err != nil {
-		t.Skipf("buildctl cannot be compiled here: %v: %s", err, out)
-	}
-	return tool{"buildctl", path}
-}
-
-func imageFile(t *testing.T, name, folder string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "image.yaml")
-	text := "apiVersion: lighter.dev/v1alpha1\nkind: Image\nmetadata: {name: " + name + "}\nspec: {source: {path: " + folder + "}}\n"
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // TestDebianBase: a distribution's base image without any registry, from its

@@ -1,6 +1,7 @@
-// Package release tells the Kubernetes code in this binary which release it is
-// of, so that a plain "go build" gives a server and a kubectl that state and
-// compare versions. Kubernetes stamps its own programs by linker flags.
+// Package release tells the Kubernetes and BuildKit code in this binary which
+// releases they are of, so that a plain "go build" gives a server, a kubectl and a
+// builder that state and compare versions. Upstream stamps its own programs by
+// linker flags.
 package release
 
 import (
@@ -8,6 +9,7 @@ import (
 	"strings"
 	_ "unsafe" // go:linkname
 
+	buildkit "github.com/moby/buildkit/version"
 	"k8s.io/component-base/version"
 )
 
@@ -21,26 +23,34 @@ var (
 	gitMinor string
 )
 
-// Stamp sets the version unless linker flags have. Call it first in main.
+// unstamped is how BuildKit's version ends without linker flags.
+const unstamped = "+unknown"
+
+// Stamp sets the versions unless linker flags have. Call it first in main.
 func Stamp() error {
-	release := kubernetes()
-	if release == "" || gitMajor != "" {
+	if v := module("github.com/moby/buildkit"); v != "" && strings.HasSuffix(buildkit.Version, unstamped) {
+		buildkit.Version = v
+	}
+	// A binary with k8s.io/client-go v0.X.Y is of Kubernetes v1.X.Y.
+	rest, found := strings.CutPrefix(module("k8s.io/client-go"), "v0.")
+	if !found || gitMajor != "" {
 		return nil
 	}
-	parts := strings.SplitN(strings.TrimPrefix(release, "v"), ".", 3)
-	gitVersion, gitMajor, gitMinor = release, parts[0], parts[1]
-	return version.SetDynamicVersion(release)
+	gitVersion = "v1." + rest
+	gitMajor = "1"
+	gitMinor, _, _ = strings.Cut(rest, ".")
+	return version.SetDynamicVersion(gitVersion)
 }
 
-// kubernetes is v1.X.Y for a binary built with k8s.io/client-go v0.X.Y, or "".
-func kubernetes() string {
+// module is the version of a module that this binary was built with, or "".
+func module(path string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
 	}
-	for _, module := range info.Deps {
-		if rest, found := strings.CutPrefix(module.Version, "v0."); found && module.Path == "k8s.io/client-go" {
-			return "v1." + rest
+	for _, m := range info.Deps {
+		if m.Path == path {
+			return m.Version
 		}
 	}
 	return ""
