@@ -10,6 +10,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // ForPod says how an image is committed of a container: with what the pod's spec
@@ -26,6 +28,10 @@ func ForPod(pod *corev1.Pod, c *corev1.Container) Commit {
 		return out
 	}
 	command, args := expand(c.Command), expand(c.Args)
+	policy, err := v1alpha1.ParseContainerPolicy(pod.Annotations)
+	if policy == nil || err != nil { // the agent ignores what it cannot read, and says so
+		policy = &v1alpha1.ContainerPolicy{}
+	}
 	return Commit{
 		CreatedBy: strings.Join(append(slices.Clone(command), args...), " "),
 		Change: func(img *ocispec.ImageConfig) {
@@ -38,7 +44,8 @@ func ForPod(pod *corev1.Pod, c *corev1.Container) Commit {
 			}
 			img.Env = mergeEnv(img.Env, env)
 			img.WorkingDir = cmp.Or(c.WorkingDir, img.WorkingDir)
-			img.User = cmp.Or(user(pod.Spec.SecurityContext, c.SecurityContext), img.User)
+			img.User = cmp.Or(user(pod.Spec.SecurityContext, c.SecurityContext), policy.User, img.User)
+			img.StopSignal = cmp.Or(policy.StopSignal, img.StopSignal)
 			for _, p := range c.Ports {
 				if img.ExposedPorts == nil {
 					img.ExposedPorts = map[string]struct{}{}

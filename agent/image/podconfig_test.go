@@ -8,6 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 func TestForPod(t *testing.T) {
@@ -44,6 +46,12 @@ func TestForPod(t *testing.T) {
 				Env: []string{"PATH=/bin", "MODE=fast", "URL=db:$(PASSWORD)/fast"}, WorkingDir: "/srv", User: "app",
 			},
 		},
+	}
+	named := &corev1.Pod{}
+	named.Annotations = map[string]string{v1alpha1.ContainerAnnotation: `{"user":"web:staff","stopSignal":"SIGINT"}`}
+	got := base
+	if ForPod(named, &corev1.Container{}).Change(&got); got.User != "web:staff" || got.StopSignal != "SIGINT" {
+		t.Errorf("what \"lighter run\" set: %+v", got)
 	}
 	for _, tt := range tests {
 		t.Run(tt.what, func(t *testing.T) {

@@ -1,12 +1,16 @@
 package pod
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -28,15 +32,14 @@ var errOwned = errors.New("it belongs to a controller, which decides what runs")
 // singleOf reads the annotations. It returns nil for a pod that has none, and
 // for one on which they cannot hold, with the reason.
 func singleOf(pod *corev1.Pod) (*Single, error) {
-	text, marked := pod.Annotations[v1alpha1.ContainerAnnotation]
-	if !marked {
+	policy, err := v1alpha1.ParseContainerPolicy(pod.Annotations)
+	if policy == nil && err == nil {
 		return nil, nil
 	}
 	ignore := func(annotation string, err error) error {
 		return fmt.Errorf("annotation %s is ignored: %w", annotation, err)
 	}
-	s := &Single{}
-	switch err := json.Unmarshal([]byte(text), &s.Policy); {
+	switch {
 	case err != nil:
 		return nil, ignore(v1alpha1.ContainerAnnotation, err)
 	case metav1.GetControllerOf(pod) != nil:
@@ -44,7 +47,8 @@ func singleOf(pod *corev1.Pod) (*Single, error) {
 	case pod.Spec.RestartPolicy != corev1.RestartPolicyAlways:
 		return nil, ignore(v1alpha1.ContainerAnnotation, fmt.Errorf("spec.restartPolicy is %s: has to be Always", pod.Spec.RestartPolicy))
 	}
-	text, marked = pod.Annotations[v1alpha1.RunAnnotation]
+	s := &Single{Policy: *policy}
+	text, marked := pod.Annotations[v1alpha1.RunAnnotation]
 	if !marked {
 		return s, nil
 	}
@@ -142,6 +146,23 @@ func expire(v View, s *State, now time.Time) (Action, bool) {
 	}
 	a := next(&s.Expire, Expire, now)
 	return a, a.Do == Expire
+}
+
+// imageConfig is what the container takes from its image, and from the policy in
+// its place.
+func (s *Single) imageConfig(config ocispec.ImageConfig) ocispec.ImageConfig {
+	config.User = cmp.Or(s.Policy.User, config.User)
+	config.StopSignal = cmp.Or(s.Policy.StopSignal, config.StopSignal)
+	return config
+}
+
+// rlimits are the policy's, in OCI's words.
+func (s *Single) rlimits() []specs.POSIXRlimit {
+	var out []specs.POSIXRlimit
+	for _, u := range s.Policy.Ulimits {
+		out = append(out, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
+	}
+	return out
 }
 
 // succession is what the next attempt at a container takes over from the one

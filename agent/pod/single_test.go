@@ -3,10 +3,13 @@ package pod
 import (
 	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -223,6 +226,23 @@ func TestAnotherImageIsAnotherFileSystem(t *testing.T) {
 		w.exit(id("main", 1), 0)
 		if w.status(); len(w.snapshots) != 1 || w.mounted[id("main", 1)] != id("main", 2) {
 			t.Errorf("snapshots %v, mounted %v", w.snapshots, w.mounted)
+		}
+	})
+}
+
+// TestPolicyOfAContainer: what the policy says goes before the image.
+func TestPolicyOfAContainer(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		m := w.agent(t.Context())
+		m.Update(singlePod(v1alpha1.ContainerPolicy{
+			Restart: v1alpha1.RestartNo, User: "web:staff", Groups: []string{"extra"}, StopSignal: "SIGINT",
+			Ulimits: []v1alpha1.Ulimit{{Name: "nofile", Soft: 10, Hard: -1}},
+		}, v1alpha1.RunRequest{}))
+		w.status()
+		got := w.containers[id("main", 0)].Spec
+		if got.Image.User != "web:staff" || got.Image.StopSignal != "SIGINT" || !slices.Equal(got.Groups, []string{"extra"}) ||
+			!slices.Equal(got.Rlimits, []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 10, Hard: math.MaxUint64}}) {
+			t.Errorf("%+v", got)
 		}
 	})
 }

@@ -56,7 +56,7 @@ func (w *worker) start(c *Container, now time.Time) {
 		spaces: w.box.spaces, ips: w.podIPs(), services: env.ServicesFor(w.view.Pod, w.cfg.Services()),
 	}
 	if single != nil {
-		in.succession = single.succeed(c)
+		in.single, in.succession = single, single.succeed(c)
 	}
 	if in.attach {
 		in.await, c.Withdraw = context.WithTimeout(in.ctx, attachPatience)
@@ -90,6 +90,8 @@ type startInput struct {
 	spaces   runtime.Namespaces
 	ips      []netip.Addr
 	services []*corev1.Service
+	// single is nil for a pod that "lighter run" did not make.
+	single *Single
 	succession
 	// await is the context in which it waits for a client, hold what is called
 	// with the container that does, and with nil when it goes on.
@@ -233,7 +235,11 @@ func (w *worker) started(c *Container, attempt *Attempt, err error) {
 
 // containerSpec puts together what the engine needs.
 func (w *worker) containerSpec(in startInput) (runtime.ContainerSpec, error) {
-	if err := checkUser(in.pod, in.spec, in.image.Config.Config.User); err != nil {
+	config := in.image.Config.Config
+	if in.single != nil {
+		config = in.single.imageConfig(config)
+	}
+	if err := checkUser(in.pod, in.spec, config.User); err != nil {
 		return runtime.ContainerSpec{}, err
 	}
 	vars, err := env.Make(in.spec, w.envSources(in))
@@ -247,17 +253,21 @@ func (w *worker) containerSpec(in startInput) (runtime.ContainerSpec, error) {
 	}
 	spec := in.spec.DeepCopy()
 	spec.Command, spec.Args = env.Expand(spec.Command, vars), env.Expand(spec.Args, vars)
-	return runtime.ContainerSpec{
+	out := runtime.ContainerSpec{
 		ID: id, PodUID: string(in.pod.UID), PodNamespace: in.pod.Namespace, PodName: in.pod.Name,
 		Name: in.spec.Name, Attempt: in.number,
 		Request: in.request, Retries: in.retries, Snapshot: in.snapshot,
-		ImageRef: in.spec.Image, ImageID: string(in.image.Target), Image: in.image.Config.Config,
+		ImageRef: in.spec.Image, ImageID: string(in.image.Target), Image: config,
 		Container: spec, PodSecurity: in.pod.Spec.SecurityContext,
 		Env: env.Strings(vars), Mounts: mounts, Namespaces: in.spaces, HostPID: in.pod.Spec.HostPID,
 		Hostname:     hostname(in.pod, w.cfg.ClusterDomain),
 		CgroupParent: w.cgroup, LogPath: cmp.Or(in.logPath, w.logPath(in.spec.Name, in.number)),
 		OOMScoreAdj: oomScore(in.pod, in.spec, w.cfg.Allocatable()),
-	}, nil
+	}
+	if in.single != nil {
+		out.Groups, out.Rlimits = in.single.Policy.Groups, in.single.rlimits()
+	}
+	return out, nil
 }
 
 func (w *worker) envSources(in startInput) env.Sources {

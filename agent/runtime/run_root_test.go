@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -86,6 +88,7 @@ func TestUsers(t *testing.T) {
 	h := newHost(t, "runc")
 	for name, tc := range map[string]struct {
 		image  string
+		groups []string
 		pod    corev1.PodSecurityContext
 		own    corev1.SecurityContext
 		want   string
@@ -93,6 +96,8 @@ func TestUsers(t *testing.T) {
 	}{
 		"root by default":     {want: "uid=0(root) gid=0(root) groups=0(root)"},
 		"named in the image":  {image: "web", want: "uid=101(web) gid=102(web) groups=102(web),103(extra)"},
+		"name and group":      {image: "web:extra", want: "uid=101(web) gid=103(extra) groups=103(extra)"},
+		"further groups":      {image: "5:6", groups: []string{"extra", "77"}, want: "uid=5 gid=6 groups=6,77,103(extra)"},
 		"user and group":      {own: corev1.SecurityContext{RunAsUser: ptr(int64(5)), RunAsGroup: ptr(int64(6))}, want: "uid=5 gid=6 groups=6"},
 		"pod's groups":        {pod: corev1.PodSecurityContext{RunAsUser: ptr(int64(5)), FSGroup: ptr(int64(77)), SupplementalGroups: []int64{88}}, want: "uid=5 gid=0(root) groups=0(root),77,88"},
 		"container wins":      {pod: corev1.PodSecurityContext{RunAsUser: ptr(int64(5))}, own: corev1.SecurityContext{RunAsUser: ptr(int64(9))}, want: "uid=9 gid=0(root) groups=0(root)"},
@@ -100,11 +105,13 @@ func TestUsers(t *testing.T) {
 		"root refused":        {pod: corev1.PodSecurityContext{RunAsNonRoot: ptr(true)}, refuse: "image will run as root"},
 		"zero refused":        {pod: corev1.PodSecurityContext{RunAsNonRoot: ptr(true)}, own: corev1.SecurityContext{RunAsUser: ptr(int64(0))}, refuse: "breaks non-root policy"},
 		"name cannot be sure": {pod: corev1.PodSecurityContext{RunAsNonRoot: ptr(true)}, image: "web", refuse: "cannot verify user is non-root"},
-		"unknown user":        {image: "nobody-here", refuse: "nobody-here"},
+		"unknown user":        {image: "nobody-here", refuse: `the image's /etc/passwd has no "nobody-here"`},
+		"unknown group":       {image: "web:nobodies", refuse: `the image's /etc/group has no "nobodies"`},
+		"unknown further one": {groups: []string{"nobodies"}, refuse: "the image's /etc/group: unable to find group nobodies"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := h.spec("id")
-			spec.Image.User = tc.image
+			spec.Image.User, spec.Groups = tc.image, tc.groups
 			spec.PodSecurity, spec.Container.SecurityContext = &tc.pod, &tc.own
 			if tc.refuse != "" {
 				err := h.engine.Create(t.Context(), spec)
@@ -130,6 +137,17 @@ func procStatus(h *host, key string, change func(*ContainerSpec)) string {
 	out := inside(h, change, "grep ^"+key+": /proc/self/status")
 	_, value, _ := strings.Cut(out, ":")
 	return strings.TrimSpace(value)
+}
+
+func TestRlimits(t *testing.T) {
+	runtimes(t, func(t *testing.T, h *host) {
+		limits := func(s *ContainerSpec) {
+			s.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 128}, {Type: "RLIMIT_CORE", Hard: math.MaxUint64}}
+		}
+		if out := inside(h, limits, "ulimit -Sn; ulimit -Hn; ulimit -Sc; ulimit -Hc"); out != "64\n128\n0\nunlimited\n" {
+			t.Errorf("%q", out)
+		}
+	})
 }
 
 func TestConfinement(t *testing.T) {

@@ -2,7 +2,9 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -117,13 +119,16 @@ func withUser(spec *ContainerSpec, sec security) oci.SpecOpts {
 			user = "0"
 		}
 		if err := oci.WithUser(user)(ctx, client, c, s); err != nil {
-			return fmt.Errorf("user %q: %w", user, err)
+			return unknownUser(user, err)
 		}
 		if !sec.onlyOwnGroups {
 			uid := strconv.FormatUint(uint64(s.Process.User.UID), 10)
 			if err := oci.WithAdditionalGIDs(uid)(ctx, client, c, s); err != nil {
 				return fmt.Errorf("groups of user %s: %w", uid, err)
 			}
+		}
+		if err := oci.WithAppendAdditionalGroups(spec.Groups...)(ctx, client, c, s); err != nil {
+			return fmt.Errorf("the image's /etc/group: %w", err)
 		}
 		for _, gid := range sec.groups {
 			if !slices.Contains(s.Process.User.AdditionalGids, uint32(gid)) {
@@ -132,6 +137,20 @@ func withUser(spec *ContainerSpec, sec security) oci.SpecOpts {
 		}
 		return nil
 	}
+}
+
+// unknownUser says where a name was looked for.
+func unknownUser(user string, err error) error {
+	name, group, _ := strings.Cut(user, ":")
+	switch {
+	case errors.Is(err, oci.ErrNoUsersFound), errors.Is(err, fs.ErrNotExist) && group == "":
+		return fmt.Errorf("user %q: the image's /etc/passwd has no %q", user, name)
+	case errors.Is(err, oci.ErrNoGroupsFound):
+		return fmt.Errorf("user %q: the image's /etc/group has no %q", user, group)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("user %q: the image has no /etc/passwd or no /etc/group: give numbers", user)
+	}
+	return fmt.Errorf("user %q: %w", user, err)
 }
 
 // withCapabilities starts from Docker's default set; "ALL" is what the agent has.

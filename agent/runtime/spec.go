@@ -95,7 +95,7 @@ func withProcess(spec *ContainerSpec) oci.SpecOpts {
 			p.Terminal = true
 			p.Env = append(p.Env, "TERM=xterm")
 		}
-		p.Rlimits = nil // those of the agent's service
+		p.Rlimits = spec.Rlimits // all others are those of the agent's service
 		adj := possibleOOMScore(spec.OOMScoreAdj)
 		p.OOMScoreAdj = &adj
 		return nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -45,6 +46,10 @@ type ContainerSpec struct {
 	ImageRef, ImageID string
 	// Image is the configuration of the image (OCI image-spec).
 	Image ocispec.ImageConfig
+	// Groups are further groups of the process, by the names or numbers of the
+	// container's own /etc/group; Rlimits bound it.
+	Groups  []string
+	Rlimits []specs.POSIXRlimit
 	// RootFS are the snapshotter's mounts. The engine mounts them on Create and
 	// unmounts them on Delete.
 	RootFS []mount.Mount

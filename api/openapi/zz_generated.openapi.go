@@ -30,6 +30,7 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1alpha1.ImageStatus{}.OpenAPIModelName():         schema_lighterdev_lighter_api_v1alpha1_ImageStatus(ref),
 		v1alpha1.RunRequest{}.OpenAPIModelName():          schema_lighterdev_lighter_api_v1alpha1_RunRequest(ref),
 		v1alpha1.TagSource{}.OpenAPIModelName():           schema_lighterdev_lighter_api_v1alpha1_TagSource(ref),
+		v1alpha1.Ulimit{}.OpenAPIModelName():              schema_lighterdev_lighter_api_v1alpha1_Ulimit(ref),
 	}
 }
 
@@ -103,10 +104,53 @@ func schema_lighterdev_lighter_api_v1alpha1_ContainerPolicy(ref common.Reference
 							Format:      "",
 						},
 					},
+					"user": {
+						SchemaProps: spec.SchemaProps{
+							Description: "User is whom the container runs as, \"USER[:GROUP]\" by the names or numbers of its own /etc/passwd and /etc/group. It takes the place of the image's; spec.securityContext, which has numbers alone, goes before it.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"groups": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Groups are further groups of it, by name or number.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"stopSignal": {
+						SchemaProps: spec.SchemaProps{
+							Description: "StopSignal takes the place of the image's.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ulimits": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Ulimits are setrlimit(2)'s.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(v1alpha1.Ulimit{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
 				},
 				Required: []string{"restart"},
 			},
 		},
+		Dependencies: []string{
+			v1alpha1.Ulimit{}.OpenAPIModelName()},
 	}
 }
 
@@ -815,6 +859,43 @@ func schema_lighterdev_lighter_api_v1alpha1_TagSource(ref common.ReferenceCallba
 					},
 				},
 				Required: []string{"ref"},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_Ulimit(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "Ulimit bounds one resource of each process.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Name is Docker's: \"nofile\" is RLIMIT_NOFILE.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"soft": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Soft and Hard are in the resource's own unit; -1 is no limit.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"hard": {
+						SchemaProps: spec.SchemaProps{
+							Default: 0,
+							Type:    []string{"integer"},
+							Format:  "int64",
+						},
+					},
+				},
+				Required: []string{"name", "soft", "hard"},
 			},
 		},
 	}

@@ -1,5 +1,7 @@
 package v1alpha1
 
+import "encoding/json"
+
 // Annotations of pods that "lighter run" made, see
 // hack/decisions/0011-containers-as-docker-users-know-them.md.
 const (
@@ -46,6 +48,38 @@ type ContainerPolicy struct {
 	MaxRetries int `json:"maxRetries,omitempty"`
 	// Remove deletes the pod when its container has ended.
 	Remove bool `json:"remove,omitempty"`
+	// User is whom the container runs as, "USER[:GROUP]" by the names or numbers of
+	// its own /etc/passwd and /etc/group. It takes the place of the image's;
+	// spec.securityContext, which has numbers alone, goes before it.
+	User string `json:"user,omitempty"`
+	// Groups are further groups of it, by name or number.
+	Groups []string `json:"groups,omitempty"`
+	// StopSignal takes the place of the image's.
+	StopSignal string `json:"stopSignal,omitempty"`
+	// Ulimits are setrlimit(2)'s.
+	Ulimits []Ulimit `json:"ulimits,omitempty"`
+}
+
+// Ulimit bounds one resource of each process.
+type Ulimit struct {
+	// Name is Docker's: "nofile" is RLIMIT_NOFILE.
+	Name string `json:"name"`
+	// Soft and Hard are in the resource's own unit; -1 is no limit.
+	Soft int64 `json:"soft"`
+	Hard int64 `json:"hard"`
+}
+
+// ParseContainerPolicy reads the annotation of a pod; nil if there is none.
+func ParseContainerPolicy(annotations map[string]string) (*ContainerPolicy, error) {
+	text, marked := annotations[ContainerAnnotation]
+	if !marked {
+		return nil, nil
+	}
+	policy := &ContainerPolicy{}
+	if err := json.Unmarshal([]byte(text), policy); err != nil {
+		return nil, err
+	}
+	return policy, nil
 }
 
 // RunRequest is whether the container is to run now.

@@ -89,3 +89,8 @@ func (in RunRequest) OpenAPIModelName() string {
 func (in TagSource) OpenAPIModelName() string {
 	return "dev.lighter.api.v1alpha1.TagSource"
 }
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in Ulimit) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.Ulimit"
+}

@@ -15,7 +15,7 @@ import (
 // newContainerVerbs are the verbs on single containers, each in a file of its own.
 func newContainerVerbs() []*cobra.Command {
 	return []*cobra.Command{
-		newRunCommand(), newPsCommand(), newStartCommand(), newStopCommand(), newRestartCommand(), newKillCommand(),
+		newRunCommand(), newPsCommand(), newPortCommand(), newStartCommand(), newStopCommand(), newRestartCommand(), newKillCommand(),
 		newWaitCommand(), newRmCommand(), newRenameCommand(), newDiffCommand(), newTopCommand(), newStatsCommand(), newDebugCommand(),
 	}
 }

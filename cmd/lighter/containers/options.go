@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
+	"math"
 	"strings"
 
+	"github.com/containerd/platforms"
+	"github.com/moby/sys/signal"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -16,17 +17,23 @@ import (
 
 // Options are the flags of "lighter run", in Docker's words.
 type Options struct {
-	Detach, Stdin, TTY, Remove    bool
-	ReadOnly, Privileged, Init    bool
-	Name, Hostname, Network, Node string
-	Publish, Env, EnvFile, Volume []string
-	Label, CapAdd, CapDrop        []string
-	Memory, CPUs, Restart, User   string
-	Workdir, Pull                 string
+	Detach, Stdin, TTY, Remove      bool
+	Name, Node, Platform, CIDFile   string
+	Label, Env, EnvFile             []string
+	Workdir, Pull, Restart          string
+	Memory, MemoryReservation, CPUs string
+	StopSignal                      string
+	// StopTimeout is in seconds: Docker's 10 if it is nil, for ever if it is negative.
+	StopTimeout *int64
 	// Entrypoint replaces the image's if it is not nil; "" takes it away.
 	Entrypoint *string
 	Image      string
 	Command    []string
+
+	Network  NetworkOptions
+	Security SecurityOptions
+	Storage  StorageOptions
+	Health   HealthOptions
 }
 
 const (
@@ -43,15 +50,17 @@ func (o Options) Pod(namespace string) (*corev1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy, err := parseRestart(o.Restart, o.Remove)
-	if err != nil {
-		return nil, err
-	}
-	annotations, err := annotate(policy, v1alpha1.RunRequest{Number: 1, Attach: !o.Detach})
+	annotations, err := o.annotations()
 	if err != nil {
 		return nil, err
 	}
 	no, grace := false, int64(stopTimeout)
+	if o.StopTimeout != nil {
+		grace = *o.StopTimeout
+	}
+	if grace < 0 {
+		grace = math.MaxInt32
+	}
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: o.Name, Namespace: namespace, Annotations: annotations},
 		Spec: corev1.PodSpec{
@@ -59,23 +68,42 @@ func (o Options) Pod(namespace string) (*corev1.Pod, error) {
 			RestartPolicy: corev1.RestartPolicyAlways, TerminationGracePeriodSeconds: &grace,
 			// What runs knows nothing of the cluster unless it is told.
 			AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
-			Hostname: o.Hostname, Tolerations: staying(),
+			Tolerations: staying(),
 		},
-	}
-	if o.Node != "" {
-		pod.Spec.NodeSelector = map[string]string{corev1.LabelHostname: o.Node}
 	}
 	if pod.Labels, err = labels(o.Label); err != nil {
 		return nil, err
 	}
-	if err := o.network(pod, container); err != nil {
+	if pod.Spec.NodeSelector, err = o.place(); err != nil {
 		return nil, err
 	}
-	if err := o.volumes(pod, container); err != nil {
+	if err := o.Security.apply(pod, container); err != nil {
+		return nil, err
+	}
+	if err := o.Network.apply(pod, container); err != nil {
+		return nil, err
+	}
+	if err := o.Storage.apply(pod, container, o.Node != ""); err != nil {
 		return nil, err
 	}
 	pod.Spec.Containers = []corev1.Container{*container}
 	return pod, nil
+}
+
+// place says on which hosts it may run.
+func (o Options) place() (map[string]string, error) {
+	out := map[string]string{}
+	if o.Node != "" {
+		out[corev1.LabelHostname] = o.Node
+	}
+	if o.Platform != "" {
+		p, err := platforms.Parse(o.Platform)
+		if err != nil {
+			return nil, fmt.Errorf("--platform: %w", err)
+		}
+		out[corev1.LabelOSStable], out[corev1.LabelArchStable] = p.OS, p.Architecture
+	}
+	return out, nil
 }
 
 // staying keeps the container, and what it has written, when its host is lost for a
@@ -88,6 +116,25 @@ func staying() []corev1.Toleration {
 	return out
 }
 
+// annotations hold what Docker knows of a container and a pod's spec does not.
+func (o Options) annotations() (map[string]string, error) {
+	policy, err := parseRestart(o.Restart, o.Remove)
+	if err != nil {
+		return nil, err
+	}
+	policy.User, policy.Groups, _ = o.Security.names()
+	if policy.Ulimits, err = parseUlimits(o.Security.Ulimits); err != nil {
+		return nil, err
+	}
+	if o.StopSignal != "" {
+		if _, err := signal.ParseSignal(strings.ToUpper(o.StopSignal)); err != nil {
+			return nil, fmt.Errorf("--stop-signal: %w", err)
+		}
+		policy.StopSignal = strings.ToUpper(o.StopSignal)
+	}
+	return annotate(policy, v1alpha1.RunRequest{Number: 1, Attach: !o.Detach})
+}
+
 func annotate(policy v1alpha1.ContainerPolicy, run v1alpha1.RunRequest) (map[string]string, error) {
 	policyText, err := json.Marshal(policy)
 	if err != nil {
@@ -98,10 +145,7 @@ func annotate(policy v1alpha1.ContainerPolicy, run v1alpha1.RunRequest) (map[str
 }
 
 func (o Options) container() (*corev1.Container, error) {
-	switch {
-	case o.Init:
-		return nil, errors.New("--init is not supported: let the image have an init as its entrypoint")
-	case o.Image == "":
+	if o.Image == "" {
 		return nil, errors.New("say which image to run")
 	}
 	c := &corev1.Container{
@@ -124,10 +168,10 @@ func (o Options) container() (*corev1.Container, error) {
 	}
 	c.ImagePullPolicy = pull
 	var err error
-	if c.Resources.Limits, err = parseLimits(o.Memory, o.CPUs); err != nil {
+	if c.Resources, err = parseResources(o.Memory, o.MemoryReservation, o.CPUs); err != nil {
 		return nil, err
 	}
-	if c.SecurityContext, err = o.security(); err != nil {
+	if c.ReadinessProbe, err = o.Health.probe(); err != nil {
 		return nil, err
 	}
 	c.Env, err = o.environment()
@@ -136,110 +180,4 @@ func (o Options) container() (*corev1.Container, error) {
 
 var pullPolicies = map[string]corev1.PullPolicy{
 	"": corev1.PullIfNotPresent, "missing": corev1.PullIfNotPresent, "always": corev1.PullAlways, "never": corev1.PullNever,
-}
-
-func (o Options) security() (*corev1.SecurityContext, error) {
-	user, group, err := parseUser(o.User)
-	if err != nil {
-		return nil, err
-	}
-	s := &corev1.SecurityContext{RunAsUser: user, RunAsGroup: group}
-	if o.ReadOnly {
-		s.ReadOnlyRootFilesystem = &o.ReadOnly
-	}
-	if o.Privileged {
-		s.Privileged = &o.Privileged
-	}
-	if len(o.CapAdd)+len(o.CapDrop) > 0 {
-		s.Capabilities = &corev1.Capabilities{Add: capabilities(o.CapAdd), Drop: capabilities(o.CapDrop)}
-	}
-	return s, nil
-}
-
-// capabilities are named without CAP_ in the API.
-func capabilities(names []string) []corev1.Capability {
-	var out []corev1.Capability
-	for _, name := range names {
-		out = append(out, corev1.Capability(strings.TrimPrefix(strings.ToUpper(name), "CAP_")))
-	}
-	return out
-}
-
-// environment: what is given later holds, and flags before files.
-func (o Options) environment() ([]corev1.EnvVar, error) {
-	var all []string
-	for _, path := range o.EnvFile {
-		lines, err := readEnvFile(path)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, lines...)
-	}
-	var out []corev1.EnvVar
-	for _, text := range slices.Concat(all, o.Env) {
-		v, given, err := parseEnv(text, os.LookupEnv)
-		if err != nil {
-			return nil, err
-		}
-		if !given {
-			continue
-		}
-		out = slices.DeleteFunc(out, func(have corev1.EnvVar) bool { return have.Name == v.Name })
-		out = append(out, v)
-	}
-	return out, nil
-}
-
-func labels(all []string) (map[string]string, error) {
-	out := map[string]string{}
-	for _, text := range all {
-		key, value, _ := strings.Cut(text, "=")
-		if key == "" {
-			return nil, fmt.Errorf("--label %q: want KEY[=VALUE]", text)
-		}
-		out[key] = value
-	}
-	return out, nil
-}
-
-func (o Options) network(pod *corev1.Pod, c *corev1.Container) error {
-	for _, text := range o.Publish {
-		port, err := parsePort(text)
-		if err != nil {
-			return err
-		}
-		c.Ports = append(c.Ports, port)
-	}
-	switch o.Network {
-	case "", v1alpha1.NetworkBridge:
-		return nil
-	case "host":
-		pod.Spec.HostNetwork = true
-	case v1alpha1.NetworkNone:
-		pod.Annotations[v1alpha1.NetworkAnnotation] = v1alpha1.NetworkNone
-	default:
-		return fmt.Errorf("--network %s: want bridge, host or none", o.Network)
-	}
-	if len(c.Ports) > 0 {
-		return fmt.Errorf("-p has no meaning with --network %s", o.Network)
-	}
-	if o.Network == "host" && o.Hostname != "" {
-		return errors.New("-h has no meaning with --network host: the host's name is the container's")
-	}
-	return nil
-}
-
-func (o Options) volumes(pod *corev1.Pod, c *corev1.Container) error {
-	for i, text := range o.Volume {
-		source, mount, err := parseVolume(text, pod.Namespace, o.Node != "")
-		if err != nil {
-			return err
-		}
-		mount.Name = fmt.Sprintf("volume-%d", i)
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
-			Name: mount.Name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: source}},
-		})
-		c.VolumeMounts = append(c.VolumeMounts, mount)
-	}
-	return nil
 }

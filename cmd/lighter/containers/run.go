@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,17 +14,33 @@ import (
 // madeUpTries bounds the search for a name that is free.
 const madeUpTries = 10
 
+// portTries bounds the search for ports of a host that are free.
+const portTries = 5
+
 // Run makes a container and, unless it is detached, stays with it until its end,
 // and returns its exit code. A container that cannot run is taken away again.
 func (c *Cluster) Run(ctx context.Context, o Options) (code int, err error) {
 	if err := o.checkTerminal(c.In); err != nil {
 		return codeEngine, err
 	}
-	pod, err := o.Pod(c.Namespace)
-	if err != nil {
+	if err := c.checkNode(ctx, o.Node); err != nil {
 		return codeEngine, err
 	}
-	if err := c.checkNode(ctx, o.Node); err != nil {
+	if _, err := os.Lstat(o.CIDFile); err == nil {
+		return codeEngine, fmt.Errorf("--cidfile: %s is there already: remove it, or the container in it, or choose another", o.CIDFile)
+	}
+	for try := 1; ; try++ {
+		code, err = c.run(ctx, o)
+		var refused *refusal
+		if !errors.As(err, &refused) || !refused.ports || !o.Network.choosesPorts() || try == portTries {
+			return code, err
+		}
+	}
+}
+
+func (c *Cluster) run(ctx context.Context, o Options) (code int, err error) {
+	pod, err := o.Pod(c.Namespace)
+	if err != nil {
 		return codeEngine, err
 	}
 	if pod, err = c.create(ctx, pod); err != nil {
@@ -34,6 +51,11 @@ func (c *Cluster) Run(ctx context.Context, o Options) (code int, err error) {
 	at, err := c.awaitBegin(ctx, f, "")
 	if err != nil {
 		return c.takeBack(ctx, f.pod, err)
+	}
+	if o.CIDFile != "" {
+		if err := os.WriteFile(o.CIDFile, []byte(pod.Name), 0o644); err != nil {
+			return c.takeBack(ctx, f.pod, fmt.Errorf("--cidfile: %w", err))
+		}
 	}
 	if o.Detach {
 		fmt.Fprintln(c.Out, pod.Name)

@@ -26,6 +26,8 @@ const (
 type refusal struct {
 	code int
 	text string
+	// ports: those of the host that it publishes are taken.
+	ports bool
 }
 
 func (r *refusal) Error() string { return r.text }
@@ -45,10 +47,11 @@ func stageOf(pod *corev1.Pod, before string) (at stage, doing string, err error)
 	ended, waiting := status.State.Terminated, status.State.Waiting
 	switch {
 	case pod.Status.Phase == corev1.PodFailed:
-		return 0, "", &refusal{codeEngine, fmt.Sprintf("host %s refuses it: %s: %s", pod.Spec.NodeName, pod.Status.Reason, pod.Status.Message)}
+		text := fmt.Sprintf("host %s refuses it: %s: %s", pod.Spec.NodeName, pod.Status.Reason, pod.Status.Message)
+		return 0, "", &refusal{code: codeEngine, text: text, ports: pod.Status.Reason == "NodePorts"}
 	case pod.Spec.NodeName == "":
 		if text := unscheduled(pod); text != "" {
-			return 0, "", &refusal{codeEngine, "no host can run it: " + text}
+			return 0, "", &refusal{code: codeEngine, text: "no host can run it: " + text, ports: strings.Contains(text, "free ports")}
 		}
 		return underWay, "waiting for a host", nil
 	case fresh && status.State.Running != nil:
@@ -64,7 +67,7 @@ func stageOf(pod *corev1.Pod, before string) (at stage, doing string, err error)
 	case waiting.Reason == "CrashLoopBackOff" && fresh:
 		return begun, "", nil // it has run and will again
 	case refusals[waiting.Reason]:
-		return 0, "", &refusal{codeEngine, fmt.Sprintf("%s: %s", waiting.Reason, cmp.Or(waiting.Message, "image "+status.Image))}
+		return 0, "", &refusal{code: codeEngine, text: fmt.Sprintf("%s: %s", waiting.Reason, cmp.Or(waiting.Message, "image "+status.Image))}
 	}
 	return underWay, "preparing it on host " + pod.Spec.NodeName, nil
 }
@@ -86,12 +89,16 @@ func unscheduled(pod *corev1.Pod) string {
 	return ""
 }
 
-// notStarted tells a command that is missing from one that cannot be executed.
+// notStarted tells a command that is missing from one that cannot be executed, and
+// from a user that the image does not know.
 func notStarted(message string) *refusal {
+	if strings.Contains(message, "the image's /etc/") {
+		return &refusal{code: codeEngine, text: message}
+	}
 	for _, missing := range []string{"not found", "no such file", "No such file"} {
 		if strings.Contains(message, missing) {
-			return &refusal{codeNotFound, message}
+			return &refusal{code: codeNotFound, text: message}
 		}
 	}
-	return &refusal{codeNotExecutable, message}
+	return &refusal{code: codeNotExecutable, text: message}
 }

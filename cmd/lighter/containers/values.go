@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,44 +42,68 @@ func parseRestart(text string, remove bool) (v1alpha1.ContainerPolicy, error) {
 	return out, nil
 }
 
-// parseLimits reads --memory ("512m", binary units as Docker's) and --cpus ("1.5").
-func parseLimits(memory, cpus string) (corev1.ResourceList, error) {
-	out := corev1.ResourceList{}
-	if memory != "" {
-		bytes, err := units.RAMInBytes(memory)
-		if err != nil || bytes <= 0 {
-			return nil, fmt.Errorf("--memory %s: want a number and b, k, m or g", memory)
+// parseResources reads --memory and --memory-reservation ("512m", binary units as
+// Docker's) and --cpus ("1.5").
+func parseResources(memory, reserved, cpus string) (corev1.ResourceRequirements, error) {
+	out := corev1.ResourceRequirements{Limits: corev1.ResourceList{}, Requests: corev1.ResourceList{}}
+	for _, m := range []struct {
+		flag, text string
+		to         corev1.ResourceList
+	}{{"--memory", memory, out.Limits}, {"--memory-reservation", reserved, out.Requests}} {
+		if m.text == "" {
+			continue
 		}
-		out[corev1.ResourceMemory] = *resource.NewQuantity(bytes, resource.BinarySI)
+		bytes, err := units.RAMInBytes(m.text)
+		if err != nil || bytes <= 0 {
+			return out, fmt.Errorf("%s %s: want a number and b, k, m or g", m.flag, m.text)
+		}
+		m.to[corev1.ResourceMemory] = *resource.NewQuantity(bytes, resource.BinarySI)
 	}
 	if cpus != "" {
 		n, err := strconv.ParseFloat(cpus, 64)
 		if err != nil || n < 0.001 || n > 1e6 {
-			return nil, fmt.Errorf("--cpus %s: want a number such as 1.5", cpus)
+			return out, fmt.Errorf("--cpus %s: want a number such as 1.5", cpus)
 		}
-		out[corev1.ResourceCPU] = *resource.NewMilliQuantity(int64(n*1000+0.5), resource.DecimalSI)
+		out.Limits[corev1.ResourceCPU] = *resource.NewMilliQuantity(int64(n*1000+0.5), resource.DecimalSI)
 	}
 	return out, nil
 }
 
-// parseUser reads --user: numbers, since the names are known to the image alone.
-func parseUser(text string) (user, group *int64, err error) {
-	if text == "" {
-		return nil, nil, nil
-	}
-	uid, gid, both := strings.Cut(text, ":")
-	number := func(text string) *int64 {
-		n, parseErr := strconv.ParseInt(text, 10, 32)
-		if parseErr != nil || n < 0 {
-			err = fmt.Errorf("--user %s: want UID[:GID] as numbers: names are known to the image alone", uid)
+// environment: what is given later holds, and flags before files.
+func (o Options) environment() ([]corev1.EnvVar, error) {
+	var all []string
+	for _, path := range o.EnvFile {
+		lines, err := readEnvFile(path)
+		if err != nil {
+			return nil, err
 		}
-		return &n
+		all = append(all, lines...)
 	}
-	user = number(uid)
-	if both {
-		group = number(gid)
+	var out []corev1.EnvVar
+	for _, text := range slices.Concat(all, o.Env) {
+		v, given, err := parseEnv(text, os.LookupEnv)
+		if err != nil {
+			return nil, err
+		}
+		if !given {
+			continue
+		}
+		out = slices.DeleteFunc(out, func(have corev1.EnvVar) bool { return have.Name == v.Name })
+		out = append(out, v)
 	}
-	return user, group, err
+	return out, nil
+}
+
+func labels(all []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, text := range all {
+		key, value, _ := strings.Cut(text, "=")
+		if key == "" {
+			return nil, fmt.Errorf("--label %q: want KEY[=VALUE]", text)
+		}
+		out[key] = value
+	}
+	return out, nil
 }
 
 // parseEnv reads KEY=VALUE, and KEY with the caller's own value, if it has one.

@@ -36,7 +36,7 @@ COPY --chmod=755 busybox /bin/busybox
 RUN ["/bin/busybox", "mkdir", "-p", "/usr/bin", "/usr/sbin", "/sbin", "/etc", "/tmp", "/www"]
 RUN ["/bin/busybox", "--install", "-s"]
 COPY --chmod=755 fetch /bin/fetch
-RUN echo nobody:x:65534:65534:nobody:/:/bin/sh > /etc/passwd && chmod 1777 /tmp
+RUN echo nobody:x:65534:65534:nobody:/:/bin/sh > /etc/passwd && echo staff:x:50:nobody > /etc/group && chmod 1777 /tmp
 ENV FROM_IMAGE=yes
 CMD ["sleep", "1d"]
 `
