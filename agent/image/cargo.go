@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"strings"
-	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -128,47 +127,25 @@ func (s *Store) noteSource(ctx context.Context, blobs []ocispec.Descriptor, name
 // countingPusher tells how far each blob is.
 type countingPusher struct {
 	remotes.Pusher
-	ctx   context.Context
 	count func(sent int64)
 }
 
-// Push opens a writer that gives up when its request does: containerd's own waits
-// for a connection without end.
 func (p countingPusher) Push(ctx context.Context, desc ocispec.Descriptor) (content.Writer, error) {
 	inner, err := p.Pusher.Push(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
-	w := &countingWriter{Writer: inner, count: p.count}
-	w.stop = context.AfterFunc(p.ctx, func() {
-		// Once it has a connection it ends with that, and must not be closed under
-		// its own hands.
-		if !w.connected.Load() {
-			_ = inner.Close()
-		}
-	})
-	return w, nil
+	return &countingWriter{Writer: inner, count: p.count}, nil
 }
 
 type countingWriter struct {
 	content.Writer
 	count func(int64)
-	stop  func() bool
 	sent  int64
-	// connected: a first write has come through.
-	connected atomic.Bool
-}
-
-// Close keeps a later end of the context from closing it again: by then another
-// upload of the same blob may be on its way.
-func (w *countingWriter) Close() error {
-	w.stop()
-	return w.Writer.Close()
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
 	n, err := w.Writer.Write(p)
-	w.connected.Store(true)
 	w.sent += int64(n)
 	if st, serr := w.Status(); serr == nil {
 		w.sent = st.Offset // a broken upload begins anew

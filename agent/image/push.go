@@ -165,7 +165,7 @@ func (t *sender) send(ctx context.Context, desc ocispec.Descriptor) error {
 func (t *sender) sendOnce(ctx context.Context, desc ocispec.Descriptor) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	counted := countingPusher{t.pusher, ctx, func(n int64) {
+	counted := countingPusher{t.pusher, func(n int64) {
 		t.tell(desc, agentapi.Progress{Status: "Pushing", Current: n, Total: desc.Size})
 	}}
 	if _, err := remotes.PushHandler(counted, t.store.content)(ctx, desc); err != nil {

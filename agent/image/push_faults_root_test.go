@@ -126,6 +126,18 @@ func TestPushFaults(t *testing.T) {
 			}
 			return r.Method == http.MethodPost
 		}, "does not answer"},
+		{"wants a token that nobody gives", func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.HasPrefix(r.URL.Path, "/token") {
+				w.WriteHeader(http.StatusNotFound)
+				return true
+			}
+			if !isUpload(r) {
+				return false
+			}
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="registry"`, r.Host))
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}, "token"},
 		{"says that the digest is wrong", func(w http.ResponseWriter, r *http.Request) bool {
 			if !isUpload(r) {
 				return false

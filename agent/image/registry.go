@@ -69,7 +69,7 @@ func (s *Store) registryHosts(cred Credential, auth []Credential) docker.Registr
 		if err != nil {
 			return nil, err
 		}
-		authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(asked string) (string, string, error) {
+		authorizer := newTurnAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(asked string) (string, string, error) {
 			c := cred
 			if !sameHost(asked, host) {
 				c = Credential{} // a mirror never sees the registry's password
@@ -81,7 +81,7 @@ func (s *Store) registryHosts(cred Credential, auth []Credential) docker.Registr
 				return "", c.IdentityToken, nil
 			}
 			return c.Username, c.Password, nil
-		}))
+		})))
 		out, err := s.mirrorHosts(cfg, client, authorizer)
 		if err != nil {
 			return nil, err
@@ -95,6 +95,37 @@ func (s *Store) registryHosts(cred Credential, auth []Credential) docker.Registr
 			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityPush,
 		}), nil
 	}
+}
+
+// turnAuthorizer mends two faults of containerd's: it is asked for one request at a
+// time, for it reads a token's end while another request writes it; and the body of a
+// request that it does not let through is closed, as the transport does with one that
+// fails there, or the writer of a blob would wait for its reader without end.
+type turnAuthorizer struct {
+	docker.Authorizer
+	turn chan struct{} // holds an element while somebody asks
+}
+
+func newTurnAuthorizer(inner docker.Authorizer) turnAuthorizer {
+	return turnAuthorizer{inner, make(chan struct{}, 1)}
+}
+
+func (a turnAuthorizer) Authorize(ctx context.Context, req *http.Request) error {
+	err := a.ask(ctx, req)
+	if err != nil && req.Body != nil {
+		_ = req.Body.Close()
+	}
+	return err
+}
+
+func (a turnAuthorizer) ask(ctx context.Context, req *http.Request) error {
+	select {
+	case a.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-a.turn }()
+	return a.Authorizer.Authorize(ctx, req)
 }
 
 // mirrorHosts are a registry's mirrors. One that has settings of its own, such as
