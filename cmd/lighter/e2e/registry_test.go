@@ -149,3 +149,60 @@ spec:
 	// An image that pods use is removed by force alone.
 	ann.fails(t, []string{"rmi", "-n", ns, name}, "running pods use it", "-f")
 }
+
+// TestDockerRunPrivate: "lighter run" gives its container the user's login, in a
+// secret that goes when the container goes.
+func TestDockerRunPrivate(t *testing.T) {
+	host := needRegistry(t)
+	t.Parallel()
+	source, ns := namespace(t), namespace(t)
+	box(t, source)
+	ann, stranger := newPerson(t), newPerson(t)
+	if r := ann.login(t, registryPassword); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	name := host + "/" + source + "/private:run"
+	ann.run(t, "tag", "-n", source, "box:v1", name)
+	ann.run(t, "push", "-n", source, name)
+	stranger.fails(t, []string{"run", "-n", ns, "--name", "refused", name}, "ErrImagePull", "wants credentials")
+	secrets := func() []corev1.Secret {
+		t.Helper()
+		list, err := client(t).CoreV1().Secrets(ns).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list.Items
+	}
+	if left := secrets(); len(left) != 0 {
+		t.Errorf("who has no login leaves %d secrets", len(left))
+	}
+	ann.run(t, "run", "-n", ns, "-d", "--name", "private", name)
+	made := secrets()
+	pod := getPod(t, ns, "private")
+	if len(made) != 1 || len(pod.Spec.ImagePullSecrets) != 1 || made[0].Name != pod.Spec.ImagePullSecrets[0].Name || made[0].Type != corev1.SecretTypeDockerConfigJson {
+		t.Fatalf("%d secrets; the pod names %v", len(made), pod.Spec.ImagePullSecrets)
+	}
+	ann.run(t, "rm", "-n", ns, "-f", "private")
+	eventually(t, 30*time.Second, "the secret is gone, too", func() error {
+		if left := secrets(); len(left) != 0 {
+			return fmt.Errorf("%d are left", len(left))
+		}
+		return nil
+	})
+	// A pod that names a secret which is not there is told so.
+	create(t, ns, fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata: {name: lost}
+spec:
+  terminationGracePeriodSeconds: 1
+  imagePullSecrets: [{name: nosuch}]
+  containers: [{name: c, image: %q}]
+`, name))
+	eventually(t, 30*time.Second, "a warning names the secret", func() error {
+		out := lighter(t, "events", "-n", ns, "--for=pod/lost", "--types=Warning")
+		if !strings.Contains(out, "FailedToRetrieveImagePullSecret") || !strings.Contains(out, "nosuch") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+}
