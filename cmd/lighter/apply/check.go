@@ -30,10 +30,10 @@ func check(objects []object, options Options) error {
 	}
 	var errs []error
 	for _, o := range objects {
-		_, err := send(o, options, true)
+		err := tryOut(o, options)
 		if apierrors.IsNotFound(err) && fresh[o.Namespace] {
 			// Its namespace comes into being with it: try it in another.
-			_, err = send(inNamespace(o, metav1.NamespaceDefault), options, true)
+			err = tryOut(inNamespace(o, metav1.NamespaceDefault), options)
 		}
 		if err != nil {
 			errs = append(errs, explain(o, err))

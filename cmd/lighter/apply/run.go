@@ -56,6 +56,9 @@ func one(ctx context.Context, client kubernetes.Interface, o object, options Opt
 	if err != nil {
 		return explain(o, err)
 	}
+	if err := adopt(o); err != nil {
+		return explain(o, err)
+	}
 	after, err := send(o, options, false)
 	if err != nil {
 		return explain(o, err)

@@ -40,3 +40,40 @@ func TestBadManifests(t *testing.T) {
 		})
 	}
 }
+
+// TestApplyAfterBuild: a manifest takes over an Image that a verb has made, whatever
+// the verb has set; what somebody else has set is a conflict.
+func TestApplyAfterBuild(t *testing.T) {
+	t.Parallel()
+	d := newDock(t)
+	ns, dir := d.ns, t.TempDir()
+	write := func(source string) string {
+		t.Helper()
+		writeFiles(t, dir, map[string]string{
+			"image.yaml":     "apiVersion: lighter.dev/v1alpha1\nkind: Image\nmetadata: {name: shop}\nspec:\n  source: " + source + "\n",
+			"src/Dockerfile": "FROM toolbox\nCMD [\"echo\", \"by path\"]\n",
+		})
+		return filepath.Join(dir, "image.yaml")
+	}
+	apply := func(source, want string) {
+		t.Helper()
+		lighter(t, "apply", "-n", ns, "-f", write(source))
+		d.prints(want, "run", "--rm", "shop")
+	}
+	manifest := write("{path: ./src}")
+	lighter(t, "build", "-n", ns, "-q", "-t", "shop", filepath.Join(dir, "src"))
+	lighter(t, "apply", "-n", ns, "-f", manifest, "--dry-run=server")
+	apply("{path: ./src}", "by path")
+	lighter(t, "build", "-n", ns, "-q", "-t", "shop", "--build-arg", "UNUSED=1", filepath.Join(dir, "src"))
+	apply(`{inline: "FROM toolbox\nCMD [\"echo\", \"inline\"]\n"}`, "inline")
+	lighter(t, "rmi", "-n", ns, "shop")
+	lighter(t, "tag", "-n", ns, "toolbox", "shop")
+	apply("{path: ./src}", "by path")
+	if spec := d.do("get", "image", "shop", "-o", "jsonpath={.spec}"); strings.Contains(spec, "UNUSED") || strings.Contains(spec, `"image"`) {
+		t.Errorf("left of what the verbs had set: %s", spec)
+	}
+	lighter(t, "patch", "image", "-n", ns, "shop", "--type=merge", "--field-manager=somebody", "-p", `{"spec":{"source":{"path":"/else/where"}}}`)
+	out := lighterFails(t, "apply", "-n", ns, "-f", manifest)
+	contains(t, "a conflict", out, "nothing was applied", "somebody", ".spec.source.path", "--force-conflicts")
+	lighter(t, "apply", "-n", ns, "-f", manifest, "--force-conflicts")
+}

@@ -11,6 +11,10 @@ import (
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
+// manager is the field manager of what the verbs set. "lighter apply" takes over
+// what was set as it.
+const manager = "lighter"
+
 // declaration is an Image object that a command has made for a name.
 type declaration struct {
 	object *v1alpha1.Image
@@ -53,7 +57,7 @@ func (c *Cluster) declare(ctx context.Context, tag string, source v1alpha1.Image
 		}
 		changed := owner.DeepCopy()
 		changed.Spec.Source = source
-		made.object, err = c.Lighter.LighterV1alpha1().Images(c.Namespace).Update(ctx, changed, metav1.UpdateOptions{})
+		made.object, err = c.Lighter.LighterV1alpha1().Images(c.Namespace).Update(ctx, changed, metav1.UpdateOptions{FieldManager: manager})
 		return err
 	})
 	if err != nil {
@@ -74,10 +78,10 @@ func (c *Cluster) create(ctx context.Context, full string, source v1alpha1.Image
 		Spec:       v1alpha1.ImageSpec{Source: source, Tags: []string{shortName(full)}},
 	}
 	api := c.Lighter.LighterV1alpha1().Images(c.Namespace)
-	made, err := api.Create(ctx, image, metav1.CreateOptions{})
+	made, err := api.Create(ctx, image, metav1.CreateOptions{FieldManager: manager})
 	if apierrors.IsAlreadyExists(err) && unique != plain {
 		image.Name = unique
-		made, err = api.Create(ctx, image, metav1.CreateOptions{})
+		made, err = api.Create(ctx, image, metav1.CreateOptions{FieldManager: manager})
 	}
 	return made, err
 }
@@ -86,7 +90,7 @@ func (c *Cluster) create(ctx context.Context, full string, source v1alpha1.Image
 func (c *Cluster) untag(ctx context.Context, image *v1alpha1.Image, full string) error {
 	changed := image.DeepCopy()
 	changed.Spec.Tags = image.TagsWithout(full)
-	_, err := c.Lighter.LighterV1alpha1().Images(image.Namespace).Update(ctx, changed, metav1.UpdateOptions{})
+	_, err := c.Lighter.LighterV1alpha1().Images(image.Namespace).Update(ctx, changed, metav1.UpdateOptions{FieldManager: manager})
 	return err
 }
 
