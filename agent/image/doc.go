@@ -11,7 +11,8 @@
 //   - ensure.go decides how a request is answered (local, peers, registry);
 //     plan.go holds the rules alone; pull.go moves the bytes and unpacks.
 //   - scope.go says which namespace may use what the cluster built.
-//   - turn.go has one host of many fetch a blob from its registry for all.
+//   - turn.go has one host of many fetch a blob from its registry for all;
+//     neighbours.go asks whose turn it is.
 //   - peer.go asks other agents, registry.go asks registries (stall.go ends what
 //     stands still, refusal.go explains what they answer), serve.go is what other
 //     agents ask.

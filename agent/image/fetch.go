@@ -37,7 +37,6 @@ type fetcher struct {
 	sources []source
 	report  func(Progress)
 	next    atomic.Uint32
-	deaf    sync.Map // URLs of peers that did not answer
 
 	mu          sync.Mutex
 	done, total int64
@@ -53,8 +52,10 @@ func newFetcher(s *Store, sources []source, report func(Progress)) *fetcher {
 // handle is an images.Handler that makes one blob present and verified.
 func (f *fetcher) handle(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	var errs []error
-	number, leave := f.takeTurn(ctx, desc)
-	defer leave()
+	mine := f.takeTurn(ctx, desc)
+	if mine != nil {
+		defer mine.leave()
+	}
 	for round := range fetchRounds {
 		if round > 0 {
 			if err := pause(ctx, fetchBackoff<<(round-1)); err != nil {
@@ -64,10 +65,7 @@ func (f *fetcher) handle(ctx context.Context, desc ocispec.Descriptor) ([]ocispe
 		again := false
 		errs = errs[:0]
 		for _, src := range f.order() {
-			if number != 0 && !src.peer && f.fromNeighbours(ctx, desc, number) {
-				return nil, nil
-			}
-			err := f.fetchFrom(ctx, src, desc)
+			err := f.fetchOnce(ctx, src, desc, mine)
 			if err == nil {
 				return nil, nil
 			}
@@ -82,6 +80,14 @@ func (f *fetcher) handle(ctx context.Context, desc ocispec.Descriptor) ([]ocispe
 		}
 	}
 	return nil, fmt.Errorf("fetch blob %s: %w", desc.Digest, errors.Join(errs...))
+}
+
+// fetchOnce tries one source, a registry in turn with other hosts if mine is not nil.
+func (f *fetcher) fetchOnce(ctx context.Context, src source, desc ocispec.Descriptor, mine *turn) error {
+	if mine == nil || src.peer {
+		return f.fetchFrom(ctx, src, desc)
+	}
+	return f.fetchInTurn(ctx, src, desc, mine)
 }
 
 // order puts peers first, each time starting with another one.

@@ -82,6 +82,7 @@ type Store struct {
 	changed  broadcast
 	asked    askedTimes
 	turns    turns
+	deaf     deafness
 	gc       *collector
 	started  time.Time
 

@@ -1,20 +1,10 @@
 package image
 
 import (
-	"cmp"
-	"context"
-	"fmt"
-	"hash/fnv"
-	"io"
 	"math/rand/v2"
-	"net/http"
-	"slices"
-	"strconv"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Many hosts that want one image at once would each fetch all of it from its
@@ -22,34 +12,20 @@ import (
 // registry: for each large blob one of them fetches it there, the others wait and
 // take it from that one. Who it is they settle by the mutual exclusion of Ricart and
 // Agrawala: a host that wants a blob draws a number of a Lamport clock and asks its
-// neighbours, each of which says "go" unless it wants the blob itself with a lower
-// number. A host that does not answer has nothing to say. Where two fetch after all,
-// as after a lost answer, that costs traffic only.
+// neighbours, each of which says "go" unless it fetches the blob already or wants it
+// with a lower number.
+//
+// The algorithm counts on everybody being there to be asked. Hosts that start at the
+// same time are not, and a host that does not answer must not stop the others. So
+// two rules are added, by which it is enough that one of two hosts hears the other:
+// who fetches says "wait" whatever the number of who asks, and who let somebody past
+// while it asked around asks again. Where two fetch after all, as when neither hears
+// the other, that costs traffic only.
+//
+// This file is what a host remembers; neighbours.go asks and answers.
 
-const (
-	// turnSize is the size from which a blob is worth the question, in bytes.
-	turnSize = 1 << 20
-	// turnPatience is how long a neighbour holds its answer back while it is "wait".
-	// It has to be less than peerAnswer.
-	turnPatience = 3 * time.Second
-	// turnTries is how many neighbours that said they had a blob may fail to send it.
-	turnTries = 3
-	// turnTieBits keep numbers of different hosts from being the same.
-	turnTieBits = 20
-)
-
-// The answers of a neighbour.
-const (
-	turnHere = "here" // take it from me
-	turnWait = "wait" // I fetch it, or will before you
-	turnGo   = "go"
-)
-
-// NeighbourFinder is what a PeerFinder may also know: the agents that are up, this one
-// excluded. Without it each host fetches from registries for itself.
-type NeighbourFinder interface {
-	Neighbours(ctx context.Context) []Peer
-}
+// turnTieBits keep numbers of different hosts from being the same.
+const turnTieBits = 20
 
 // turns are the blobs that this host wants to fetch from a registry.
 type turns struct {
@@ -58,35 +34,40 @@ type turns struct {
 	mine  map[digest.Digest]*turn
 }
 
+// turn is a host's wish for one blob, which its pulls share. What changes is guarded
+// by all.mu.
 type turn struct {
-	number uint64
-	users  int
-	over   chan struct{} // closed when this host does not want it any more
+	all  *turns
+	dgst digest.Digest
+	over chan struct{} // closed when this host does not want the blob any more
+
+	number   uint64
+	users    int
+	fetching int    // users that fetch from the registry now
+	passed   uint64 // how often somebody was told to go before this host
 }
 
 // take draws a number for a blob. It is given back by leave, when the blob is here or
 // the fetch has failed.
-func (t *turns) take(dgst digest.Digest) (number uint64, leave func()) {
+func (t *turns) take(dgst digest.Digest) *turn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	mine := t.mine[dgst]
 	if mine == nil {
-		t.clock++
-		mine = &turn{number: t.clock<<turnTieBits | rand.Uint64N(1<<turnTieBits), over: make(chan struct{})}
+		mine = &turn{all: t, dgst: dgst, number: t.draw(), over: make(chan struct{})}
 		if t.mine == nil {
 			t.mine = map[digest.Digest]*turn{}
 		}
 		t.mine[dgst] = mine
 	}
 	mine.users++
-	return mine.number, func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if mine.users--; mine.users == 0 {
-			delete(t.mine, dgst)
-			close(mine.over)
-		}
-	}
+	return mine
+}
+
+// draw is a number that comes after all that this host has heard of.
+func (t *turns) draw() uint64 {
+	t.clock++
+	return t.clock<<turnTieBits | rand.Uint64N(1<<turnTieBits)
 }
 
 // before tells whether this host comes before one with a number, and when that ends.
@@ -95,137 +76,53 @@ func (t *turns) before(dgst digest.Digest, number uint64) (over <-chan struct{},
 	defer t.mu.Unlock()
 	// Whatever this host wants from now on comes after what it has heard of.
 	t.clock = max(t.clock, number>>turnTieBits)
-	if mine := t.mine[dgst]; mine != nil && mine.number < number {
+	mine := t.mine[dgst]
+	if mine == nil {
+		return nil, false
+	}
+	if mine.fetching > 0 || mine.number < number {
 		return mine.over, true
 	}
+	mine.passed++
 	return nil, false
 }
 
-// serveTurn answers a neighbour that wants to fetch a blob from its registry. With
-// ?hold it does not say "wait" before turnPatience is over.
-func (s *Store) serveTurn(w http.ResponseWriter, r *http.Request) {
-	dgst, err := digest.Parse(r.PathValue("digest"))
-	number, nerr := strconv.ParseUint(r.URL.Query().Get("number"), 10, 64)
-	if err != nil || nerr != nil {
-		http.Error(w, "want a digest and a number", http.StatusBadRequest)
-		return
-	}
-	answer, over := s.turnAnswer(r.Context(), dgst, number)
-	if answer == turnWait && r.URL.Query().Has("hold") {
-		timer := time.NewTimer(turnPatience)
-		defer timer.Stop()
-		select {
-		case <-over:
-		case <-timer.C:
-		case <-r.Context().Done():
-		}
-		answer, _ = s.turnAnswer(r.Context(), dgst, number)
-	}
-	_, _ = io.WriteString(w, answer) // the neighbour went away
+// look is the number to ask neighbours with, and what enter has to be told after.
+func (m *turn) look() (number, passed uint64) {
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	return m.number, m.passed
 }
 
-func (s *Store) turnAnswer(ctx context.Context, dgst digest.Digest, number uint64) (answer string, over <-chan struct{}) {
-	over, first := s.turns.before(dgst, number)
-	if _, err := s.content.Info(s.in(ctx), dgst); err == nil {
-		return turnHere, nil
+// enter begins to fetch from the registry, after a round of questions that began at
+// look. It is refused if somebody was let past in the meantime: that one may not
+// have been there to be asked.
+func (m *turn) enter(passed uint64) bool {
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	if m.passed != passed {
+		return false
 	}
-	if first {
-		return turnWait, over
-	}
-	return turnGo, nil
+	m.fetching++
+	return true
 }
 
-// neighbours are the hosts to ask about a blob: all of them, or in a large cluster
-// those that a hash of the blob points to, the same for everybody.
-func (s *Store) neighbours(ctx context.Context, dgst digest.Digest) []Peer {
-	finder, ok := s.cfg.Peers.(NeighbourFinder)
-	if !ok {
-		return nil
+// exit ends what enter began. After a failure the others go first: a registry that
+// does not answer this host may answer them.
+func (m *turn) exit(failed bool) {
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	if m.fetching--; m.fetching == 0 && failed {
+		m.number = m.all.draw()
 	}
-	peers := slices.Clone(finder.Neighbours(ctx))
-	weight := func(p Peer) uint64 {
-		h := fnv.New64a()
-		_, _ = io.WriteString(h, dgst.String()+"\x00"+p.Name) // a hash takes everything
-		return h.Sum64()
-	}
-	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(weight(a), weight(b)) })
-	return peers[:min(len(peers), maxPeers)]
 }
 
-// awaitTurn returns when this host may fetch a blob from its registry (nil), or the
-// neighbours that have it by now. Those that do not answer are added to deaf.
-func (s *Store) awaitTurn(ctx context.Context, dgst digest.Digest, number uint64, deaf *sync.Map) []Peer {
-	for ctx.Err() == nil {
-		answers := s.askTurns(ctx, dgst, number, deaf)
-		if len(answers[turnHere]) > 0 {
-			return shuffle(answers[turnHere])
-		}
-		if len(answers[turnWait]) == 0 {
-			return nil
-		}
-		// The next look tells what its answer means.
-		_, _ = s.askTurn(ctx, answers[turnWait][0], dgst, number, "&hold", deaf)
+// leave gives the turn back.
+func (m *turn) leave() {
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	if m.users--; m.users == 0 {
+		delete(m.all.mine, m.dgst)
+		close(m.over)
 	}
-	return nil
-}
-
-// askTurns asks all neighbours at once and sorts them by their answer.
-func (s *Store) askTurns(ctx context.Context, dgst digest.Digest, number uint64, deaf *sync.Map) map[string][]Peer {
-	var mu sync.Mutex
-	var group sync.WaitGroup
-	answers := map[string][]Peer{}
-	for _, p := range s.neighbours(ctx, dgst) {
-		if _, is := deaf.Load(p.URL); is {
-			continue
-		}
-		group.Go(func() {
-			answer, err := s.askTurn(ctx, p, dgst, number, "", deaf)
-			if err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				answers[answer] = append(answers[answer], p)
-			}
-		})
-	}
-	group.Wait()
-	return answers
-}
-
-func (s *Store) askTurn(ctx context.Context, p Peer, dgst digest.Digest, number uint64, hold string, deaf *sync.Map) (string, error) {
-	raw, err := s.getSmall(ctx, p, fmt.Sprintf("/content/turn/%s?number=%d%s", dgst, number, hold))
-	if err != nil && ctx.Err() == nil {
-		deaf.Store(p.URL, true)
-	}
-	return string(raw), err
-}
-
-// takeTurn draws a number for a blob that has to come, perhaps, from a registry; 0 if
-// it is not worth the question.
-func (f *fetcher) takeTurn(ctx context.Context, desc ocispec.Descriptor) (number uint64, leave func()) {
-	if desc.Size < turnSize || !slices.ContainsFunc(f.sources, func(src source) bool { return !src.peer }) {
-		return 0, func() {}
-	}
-	if _, err := f.store.content.Info(ctx, desc.Digest); err == nil {
-		return 0, func() {}
-	}
-	return f.store.turns.take(desc.Digest)
-}
-
-// fromNeighbours fetches a blob from another host that has fetched it from its
-// registry, or is about to. It returns false if this host has to do that.
-func (f *fetcher) fromNeighbours(ctx context.Context, desc ocispec.Descriptor, number uint64) bool {
-	for range turnTries {
-		peers := f.store.awaitTurn(ctx, desc.Digest, number, &f.deaf)
-		if len(peers) == 0 {
-			return false
-		}
-		for _, src := range f.store.peerSources(peers) {
-			err := f.fetchFrom(ctx, src, desc)
-			if err == nil {
-				return true
-			}
-			f.store.log.Debug("a neighbour did not send a blob", "from", src.name, "digest", desc.Digest, "error", err)
-		}
-	}
-	return false
 }

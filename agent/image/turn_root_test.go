@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -94,6 +96,46 @@ func TestTurns(t *testing.T) {
 	}
 }
 
+// TestTurnOfLateHosts: hosts that were not there to be asked take what the first
+// fetches already from it, whatever their numbers.
+func TestTurnOfLateHosts(t *testing.T) {
+	needRoot(t)
+	img := bigImage(t, 3)
+	begun, late := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	reg := &fakeRegistry{image: img, fault: func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.Method == http.MethodGet && slices.ContainsFunc(img.layers, func(l ocispec.Descriptor) bool { return strings.HasSuffix(r.URL.Path, l.Digest.String()) }) {
+			once.Do(func() { close(begun) })
+			<-late
+		}
+		return false
+	}}
+	srv := httptest.NewServer(reg)
+	defer srv.Close()
+	var asked atomic.Int32
+	stores := town(t, 3, func(i int, h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if i == 0 && strings.Contains(r.URL.Path, "/turn/") && asked.Add(1) == 2*int32(len(img.layers)) {
+				defer close(late) // both have asked about each layer
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	stores[0].cfg.Peers = neighbours{} // gossip has not told it of anybody
+	stores[0].turns.clock = 100        // so that the late ones' numbers are lower
+	ref := srv.Listener.Addr().String() + "/x:v1"
+	var group sync.WaitGroup
+	group.Go(func() { ensureAll(t, stores[:1], ref) })
+	<-begun
+	group.Go(func() { ensureAll(t, stores[1:], ref) })
+	group.Wait()
+	for i, layer := range img.layers {
+		if n := reg.requests(layer.Digest); n != 1 {
+			t.Errorf("layer %d was fetched %d times from the registry, want once", i, n)
+		}
+	}
+}
+
 // TestTurnOfBrokenNeighbour: hosts that have the turn and fail, hang or answer
 // nonsense keep nobody from the image for long.
 func TestTurnOfBrokenNeighbour(t *testing.T) {
@@ -168,35 +210,4 @@ func TestTurnPasses(t *testing.T) {
 	if n := reg.requests(layer); n > 3 {
 		t.Errorf("%d requests for the layer", n)
 	}
-}
-
-func TestBefore(t *testing.T) {
-	var mine turns
-	d := digest.FromString("blob")
-	if _, first := mine.before(d, 5<<turnTieBits); first {
-		t.Error("a host that wants nothing stands in the way")
-	}
-	number, leave := mine.take(d)
-	if number <= 5<<turnTieBits {
-		t.Errorf("number %d comes before one that was heard of", number)
-	}
-	again, leaveAgain := mine.take(d)
-	if again != number {
-		t.Errorf("two numbers for one blob: %d, %d", number, again)
-	}
-	if _, first := mine.before(d, number-1); first {
-		t.Error("a lower number has to wait")
-	}
-	over, first := mine.before(d, number+1)
-	if !first {
-		t.Fatal("a higher number does not wait")
-	}
-	leave()
-	select {
-	case <-over:
-		t.Error("over while one of two still wants it")
-	default:
-	}
-	leaveAgain()
-	<-over
 }

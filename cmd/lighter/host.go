@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"lighter.dev/lighter/agent/assign"
@@ -190,7 +191,7 @@ func (h *host) peers() peerHolders {
 	return peerHolders{
 		nodes:  h.informers.Core().V1().Nodes().Informer().GetIndexer(),
 		images: h.images.Lighter().V1alpha1().Images().Informer().GetIndexer(),
-		self:   h.options.nodeName, alive: h.alive,
+		self:   h.options.nodeName, alive: h.alive, lost: h.lost,
 	}
 }
 
@@ -221,7 +222,7 @@ func (h *host) connect(ctx context.Context, group *errgroup.Group, ready func())
 	if err := h.openPods(ctx, network); err != nil {
 		return err
 	}
-	h.awaitImages(ctx)
+	h.awaitCaches(ctx)
 	assigner, err := h.openAssigner()
 	if err != nil {
 		return err
@@ -259,13 +260,15 @@ func (h *host) logRotation() runtime.LogRotation {
 	return runtime.LogRotation{MaxBytes: size, MaxFiles: h.options.logMaxFiles}
 }
 
-// awaitImages lets pods wait until this host knows what the cluster builds, lest
-// it ask a registry for such a name; but not for long, as the API may be away.
-func (h *host) awaitImages(ctx context.Context) {
+// awaitCaches lets pods wait until this host knows what the cluster builds, lest it
+// ask a registry for such a name, and its neighbours, lest all of them ask a registry
+// for the same image; but not for long, as the API may be away.
+func (h *host) awaitCaches(ctx context.Context) {
 	const patience = 2 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	h.images.WaitForCacheSync(ctx.Done())
+	cache.WaitForCacheSync(ctx.Done(),
+		h.images.Lighter().V1alpha1().Images().Informer().HasSynced, h.informers.Core().V1().Nodes().Informer().HasSynced)
 }
 
 // close gives up what is open; everything on the disk is whole at any time.

@@ -81,8 +81,8 @@ func (b clusterBuilds) Lookup(_ context.Context, namespace, ref string) (digest.
 type peerHolders struct {
 	nodes, images cache.Indexer
 	self          string
-	// alive tells whether a node answers now.
-	alive func(node string) bool
+	// alive tells whether a node answers now, lost whether it did once and does not now.
+	alive, lost func(node string) bool
 }
 
 // indexNodesByImage prepares a Node informer for peerHolders.
@@ -132,11 +132,14 @@ var (
 	_ image.NeighbourFinder = peerHolders{}
 )
 
-// Neighbours implements image.NeighbourFinder.
+// Neighbours implements image.NeighbourFinder. Hosts that start together want the
+// same images before gossip has brought them together: until it has heard of a node,
+// what the control plane heard counts.
 func (p peerHolders) Neighbours(context.Context) []image.Peer {
 	var out []image.Peer
 	for _, obj := range p.nodes.List() {
-		if node := obj.(*corev1.Node); node.Name != p.self && p.alive(node.Name) {
+		node := obj.(*corev1.Node)
+		if node.Name != p.self && (p.alive(node.Name) || nodeReady(node) && !p.lost(node.Name)) {
 			if peer, ok := peerOf(node); ok {
 				out = append(out, peer)
 			}

@@ -266,3 +266,9 @@ func (h *host) alive(node string) bool {
 	n := h.network.Load()
 	return n == nil || slices.Contains(n.members.Reachable(), node)
 }
+
+// lost tells whether a node answered gossip once and does not now.
+func (h *host) lost(node string) bool {
+	n := h.network.Load()
+	return n != nil && n.members.Lost(node)
+}

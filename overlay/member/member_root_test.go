@@ -157,6 +157,11 @@ func TestFleetKnowsItself(t *testing.T) {
 	// Leaving is noticed at once.
 	netnstest.Must(t, f.ms[2].Leave(time.Second))
 	t.Log("leave noticed after", f.await(t, 2*time.Second, 0, 1))
+	for node, lost := range map[string]bool{"node1": false, "node2": true, "never heard of": false} {
+		if f.ms[0].Lost(node) != lost {
+			t.Errorf("%s: lost is %v", node, !lost)
+		}
+	}
 }
 
 func TestWrongKeyIsRefused(t *testing.T) {

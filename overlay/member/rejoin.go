@@ -68,6 +68,16 @@ func (m *Members) Reachable() []string {
 	return out
 }
 
+// Lost tells whether a node answered once and does not now. One that has not been
+// heard of may be about to answer: right after a start nobody has.
+func (m *Members) Lost(node string) bool {
+	m.events.mu.Lock()
+	defer m.events.mu.Unlock()
+	_, alive := m.events.alive[node]
+	_, seen := m.events.seen[node]
+	return seen && !alive
+}
+
 // absent are addresses of seeds and of nodes seen before that do not answer now,
 // in random order and not too many. A node that was seen and whose claim does
 // not count any more (its Node object is gone) is not looked for.
