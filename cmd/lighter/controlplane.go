@@ -30,6 +30,7 @@ import (
 	"lighter.dev/lighter/controller/network"
 	"lighter.dev/lighter/controller/pki"
 	"lighter.dev/lighter/controller/scheduler"
+	"lighter.dev/lighter/controller/servers"
 	"lighter.dev/lighter/controller/store"
 	"lighter.dev/lighter/controller/workload/deployment"
 	"lighter.dev/lighter/controller/workload/replicaset"
@@ -313,6 +314,8 @@ func (w *reconcilers) lifecycle() {
 	namespaces, err := lifecycle.NewNamespaces(deps, objects, w.client.Discovery())
 	add(w, namespaces, err)
 	add(w, lifecycle.NewCollector(deps, objects, w.client.Discovery(), w.cached()), nil)
+	roles, err := servers.NewRoles(w.client, w.informers.Core().V1().Nodes(), w.plane.store.Servers, w.log("roles"))
+	add(w, roles, err)
 	signer, err := pki.NewSigner(w.plane.authority.CA, w.client, w.informers, w.log("signer"))
 	add(w, signer, err)
 }

@@ -6,6 +6,7 @@
 //	health.go   who answers
 //	join.go     on a host that is to become a server
 //	adopt.go    what its folder says about earlier tries
+//	roles.go    a reconciler: which Nodes are servers
 //
 // A host with a token for servers asks for the cluster's keys and for a place
 // among the members of etcd. It starts as one that has no vote; its first act is

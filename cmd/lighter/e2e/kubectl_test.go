@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -398,6 +399,12 @@ func testDiscovery(t *testing.T, k tool) {
 	k.wants(t, []string{"get", "--raw", "/readyz"}, "ok")
 	k.wants(t, []string{"get", "--raw", "/openapi/v3"}, "apis/lighter.dev/v1alpha1")
 	k.wants(t, []string{"get", "nodes", "-o", "wide"}, "host-1", "host-2", "host-3", "Ready")
+	eventually(t, 20*time.Second, "the server's node has its role, and no other", func() error {
+		if out := k.run(t, "get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "--no-headers"); !regexp.MustCompile(`^host-1 +Ready +control-plane `).MatchString(out) || strings.Count(out, "\n") != 1 {
+			return errors.New(out)
+		}
+		return nil
+	})
 	k.wants(t, []string{"describe", "node", "host-2"}, "Allocatable", "Conditions", "Ready")
 	k.wants(t, []string{"cluster-info"}, "is running at")
 }
