@@ -26,7 +26,7 @@ func measureScheduler(ctx context.Context, b *bench) error {
 // measureRebuild runs the builder's own benchmark: client, tunnel and BuildKit.
 func measureRebuild(ctx context.Context, b *bench) error {
 	for _, row := range []struct{ id, name, note string }{
-		{rebuild, "cached", "nothing changed; client, connection and BuildKit"},
+		{rebuild, "cached", "nothing changed; client, connection and BuildKit in one process (Docker: its command)"},
 		{rebuildOne, "onefile", "one file changed: a COPY and a RUN step run"},
 	} {
 		value, err := goBuild(ctx, row.name)

@@ -33,7 +33,8 @@ func (r *results) print(out io.Writer, all bool) {
 	rows := [][]string{{"", "budget", "reached", "met", "Swarm", "how"}}
 	for _, b := range budgets {
 		value, ok := r.values[b.id]
-		if !ok && !all {
+		peer, compared := r.swarm[b.id]
+		if !ok && !compared && !all {
 			continue
 		}
 		row := []string{b.what, b.text(b.limit), "–", "–", "–", r.notes[b.id]}
@@ -43,7 +44,7 @@ func (r *results) print(out io.Writer, all bool) {
 				row[3] = "yes"
 			}
 		}
-		if peer, ok := r.swarm[b.id]; ok {
+		if compared {
 			row[4] = b.text(peer)
 		}
 		rows = append(rows, row)
