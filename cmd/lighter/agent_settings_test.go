@@ -173,3 +173,32 @@ func TestExampleSettings(t *testing.T) {
 		t.Errorf("mirrors %v: was the example read?", got)
 	}
 }
+
+// TestEverySettingIsTested: each setting of an agent stands in the files with which
+// the end-to-end tests start hosts, and look what it does, or another test does that.
+func TestEverySettingIsTested(t *testing.T) {
+	elsewhere := map[string]string{ // by file
+		"server": "e2e/join_test.go", "token": "e2e/join_test.go",
+		"node-name": "e2e/local_test.go", "node-ip": "e2e/local_test.go", "cgroup-root": "e2e/local_test.go", // a local cluster sets them for each host
+		"image-gc-max-age": "../../agent/image/reclaim/reclaimer_test.go",
+	}
+	var files string
+	for _, path := range []string{"e2e/settings_test.go", "e2e/settings_host_test.go"} {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files += string(content)
+	}
+	var options agentDaemonOptions
+	flags := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	options.addFlags(flags)
+	flags.VisitAll(func(flag *pflag.Flag) {
+		if strings.Contains(files, "\n"+flag.Name+": ") {
+			return
+		}
+		if _, err := os.Stat(elsewhere[flag.Name]); elsewhere[flag.Name] == "" || err != nil {
+			t.Errorf("%s has no test: add it to e2e/settings_host_test.go", flag.Name)
+		}
+	})
+}

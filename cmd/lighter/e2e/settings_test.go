@@ -28,14 +28,19 @@ type configured struct {
 	hosts            map[string]string
 }
 
-// newConfigured brings up a cluster of its own.
-func newConfigured(t *testing.T, hosts int) *configured {
+// newConfigured brings up a cluster of its own; settings may be "", and come later by
+// configure.
+func newConfigured(t *testing.T, hosts int, settings string) *configured {
 	t.Helper()
 	needCluster(t)
 	c := &configured{t: t, name: clusterName + "-set"}
 	c.local("down")
 	t.Cleanup(func() { c.local("down") })
-	c.local("up", "--hosts", fmt.Sprint(hosts))
+	up := []string{"up", "--hosts", fmt.Sprint(hosts)}
+	if settings != "" {
+		up = append(up, "--config", c.file(settings))
+	}
+	c.local(up...)
 	c.kubeconfig = strings.TrimSpace(c.local("kubeconfig", "--path"))
 	state, err := os.ReadFile(filepath.Join(filepath.Dir(c.kubeconfig), "cluster.json"))
 	if err != nil {
@@ -83,16 +88,22 @@ func (c *configured) try(args ...string) (string, error) {
 // configure starts the daemons of all hosts again, with settings.
 func (c *configured) configure(settings string) {
 	c.t.Helper()
-	path := filepath.Join(c.t.TempDir(), "agent.yaml")
-	if err := os.WriteFile(path, []byte(settings), 0o600); err != nil {
-		c.t.Fatal(err)
-	}
 	kill := []string{"kill", "--daemon"}
 	for host := range c.hosts {
 		kill = append(kill, host)
 	}
 	c.local(kill...)
-	c.local("up", "--config", path)
+	c.local("up", "--config", c.file(settings))
+}
+
+// file holds settings.
+func (c *configured) file(settings string) string {
+	c.t.Helper()
+	path := filepath.Join(c.t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte(settings), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	return path
 }
 
 // certificates are a CA and a certificate of it for an address, for both sides.
@@ -173,7 +184,7 @@ func ownRegistry(t *testing.T, address, extra string) (host string) {
 // TestSettings: each setting of an agent does what it says, given by the file that
 // "lighter local up --config" hands to all hosts.
 func TestSettings(t *testing.T) {
-	c := newConfigured(t, 2)
+	c := newConfigured(t, 2, "")
 	ca, cert, key := certificates(t, c.gateway, c.hosts["host-1"], c.hosts["host-2"])
 	plain := ownRegistry(t, c.gateway, "")
 	secure := ownRegistry(t, c.gateway, fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", cert, key))
