@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
@@ -19,14 +20,18 @@ import (
 // sourceScheme is how BuildKit names container images in its graphs.
 const sourceScheme = "docker-image://"
 
-// dockerfileFrontend is BuildKit's Dockerfile frontend with one addition: a
-// FROM that names an image of the cluster is fetched from this host's peers
-// before BuildKit looks for it.
+// dockerfileFrontend is BuildKit's Dockerfile frontend with two additions: a FROM
+// that names an image of the cluster is fetched from this host's peers before
+// BuildKit looks for it, and one without a registry's host in front is looked for
+// at the configured default registry.
 func dockerfileFrontend(store *image.Store) gateway.BuildFunc {
 	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		opts := c.BuildOpts().Opts
 		_, pull := opts[pullAttr]
-		return dockerfile.Build(ctx, &nearbyImages{Client: c, store: store, namespace: opts[namespaceAttr], pull: pull})
+		return dockerfile.Build(ctx, &nearbyImages{
+			Client: c, store: store, namespace: opts[namespaceAttr], pull: pull,
+			hubNames: sync.OnceValue(func() map[string]bool { return writtenHubNames(ctx, c) }),
+		})
 	}
 }
 
@@ -37,15 +42,18 @@ type nearbyImages struct {
 	namespace string
 	// pull asks the registry about images that are not the cluster's own.
 	pull bool
+	// hubNames are those that do not mean the default registry.
+	hubNames func() map[string]bool
 }
 
 // ResolveImageConfig is asked for each FROM.
 func (n *nearbyImages) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
-	base, err := n.fetch(ctx, ref)
+	full, base, err := n.fetch(ctx, ref)
 	if err != nil {
 		return "", "", nil, err
 	}
-	name, dgst, config, err := n.Client.ResolveImageConfig(ctx, base, n.mode(opt, base == ref))
+	opt.LogName = strings.Replace(opt.LogName, ref, full, 1)
+	name, dgst, config, err := n.Client.ResolveImageConfig(ctx, base, n.mode(opt, base == full))
 	if err != nil {
 		return "", "", nil, baseError{err}
 	}
@@ -58,13 +66,13 @@ func (n *nearbyImages) ResolveSourceMetadata(ctx context.Context, op *pb.SourceO
 	if !isImage || ref == "" {
 		return n.Client.ResolveSourceMetadata(ctx, op, opt)
 	}
-	base, err := n.fetch(ctx, ref)
+	full, base, err := n.fetch(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	op = op.CloneVT()
 	op.Identifier = sourceScheme + base
-	meta, err := n.Client.ResolveSourceMetadata(ctx, op, n.mode(opt, base == ref))
+	meta, err := n.Client.ResolveSourceMetadata(ctx, op, n.mode(opt, base == full))
 	if err != nil {
 		return nil, baseError{err}
 	}
@@ -86,14 +94,20 @@ func (n *nearbyImages) mode(opt sourceresolver.Opt, foreign bool) sourceresolver
 	return opt
 }
 
-// fetch makes a base image present, if it is near, and returns the reference
-// that BuildKit is to use for it.
-func (n *nearbyImages) fetch(ctx context.Context, ref string) (string, error) {
-	base, err := n.store.EnsureNearby(ctx, n.namespace, ref)
-	if err != nil {
-		return "", baseError{fmt.Errorf("base image %s: %w", ref, err)}
+// fetch makes a base image present, if it is near. It returns the full name, with
+// the registry that is meant, and the reference that BuildKit is to use for it.
+func (n *nearbyImages) fetch(ctx context.Context, ref string) (full, base string, err error) {
+	full, err = n.store.Qualify(ctx, n.namespace, ref, n.pull)
+	if err == nil && full != ref && n.hubNames()[ref] {
+		full = ref
 	}
-	return base, nil
+	if err == nil {
+		base, err = n.store.EnsureNearby(ctx, n.namespace, full)
+	}
+	if err != nil {
+		return "", "", baseError{fmt.Errorf("base image %s: %w", ref, err)}
+	}
+	return full, base, nil
 }
 
 // baseError is a failure to get what a Dockerfile builds on. The Dockerfile may be

@@ -156,8 +156,9 @@ type host struct {
 	server  *httptest.Server
 	builds  image.Builds
 	peers   image.PeerFinder
-	// change, if set, changes the builder's configuration.
-	change func(*Config)
+	// changeStore and change, if set, change the configurations.
+	changeStore func(*image.Config)
+	change      func(*Config)
 }
 
 func newHost(t testing.TB) *host {
@@ -182,7 +183,11 @@ func (h *host) open() error {
 		log = slog.New(slog.NewTextHandler(testWriter{h.t}, nil))
 	}
 	var err error
-	h.store, err = image.Open(context.Background(), image.Config{Root: filepath.Join(h.root, "images"), Builds: h.builds, Peers: h.peers, Log: log})
+	storeCfg := image.Config{Root: filepath.Join(h.root, "images"), Builds: h.builds, Peers: h.peers, Log: log}
+	if h.changeStore != nil {
+		h.changeStore(&storeCfg)
+	}
+	h.store, err = image.Open(context.Background(), storeCfg)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"lighter.dev/lighter/agent/image"
 )
 
 // registry serves one image by one name (OCI distribution-spec), to those who
@@ -32,11 +34,20 @@ type registry struct {
 }
 
 func newRegistry(t *testing.T, password string) *registry {
-	r := &registry{password: password, blobs: map[digest.Digest][]byte{}}
-	r.Server = httptest.NewServer(r)
+	r := startRegistry(password)
 	t.Cleanup(r.Close)
 	return r
 }
+
+func startRegistry(password string) *registry {
+	r := &registry{password: password, blobs: map[digest.Digest][]byte{}}
+	r.Server = httptest.NewServer(r)
+	return r
+}
+
+// hubMirror stands for Docker Hub, for as long as the process runs: BuildKit remembers
+// for a while where a registry is.
+var hubMirror = sync.OnceValue(func() *registry { return startRegistry("") })
 
 // host is the registry's part of image names.
 func (r *registry) host() string { return strings.TrimPrefix(r.URL, "http://") }
@@ -145,21 +156,81 @@ func TestRegistryCredentials(t *testing.T) {
 	r.serve(t, "file", "private")
 	h.image("private", nil)
 	dir := folder(t, map[string]string{"Dockerfile": "FROM " + r.host() + "/base\nCOPY f /f\n", "f": "x"})
-	docker, old := t.TempDir(), config.Dir()
-	config.SetDir(docker)
-	t.Cleanup(func() { config.SetDir(old) })
+	logOut(t)
 	_, _, err := h.build(context.Background(), "private", dir)
 	if err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("without credentials: %v", err)
 	}
-	login := `{"auths": {"` + r.host() + `": {"auth": "dXNlcjpzZWNyZXQ="}}}` // user:secret
-	if err := os.WriteFile(filepath.Join(docker, "config.json"), []byte(login), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	logIn(t, r.host())
 	if _, out, err := h.build(context.Background(), "private", dir); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if got := h.read("private", "file"); got != "private" {
 		t.Errorf("the base has %q", got)
 	}
+}
+
+// logOut gives this process a Docker configuration without passwords.
+func logOut(t *testing.T) {
+	t.Helper()
+	old := config.Dir()
+	config.SetDir(t.TempDir())
+	t.Cleanup(func() { config.SetDir(old) })
+}
+
+// logIn adds the password "secret" for a registry to it.
+func logIn(t *testing.T, host string) {
+	t.Helper()
+	login := `{"auths": {"` + host + `": {"auth": "dXNlcjpzZWNyZXQ="}}}` // user:secret
+	if err := os.WriteFile(filepath.Join(config.Dir(), "config.json"), []byte(login), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDefaultRegistry: a base without a registry's name is an Image of the namespace,
+// else one that is here, else the default registry's; Docker Hub's is written out.
+func TestDefaultRegistry(t *testing.T) {
+	needRoot(t)
+	r, known := newRegistry(t, "secret"), declared{}
+	r.serve(t, "version", "registry")
+	hubMirror().serve(t, "version", "hub")
+	h := &host{t: t, root: t.TempDir(), api: newFakeAPI(), events: &events{}, builds: known}
+	h.changeStore = func(cfg *image.Config) {
+		cfg.DefaultRegistry = r.host()
+		cfg.Registries = map[string]image.Registry{hub: {Mirrors: []string{hubMirror().URL}}}
+	}
+	h.start()
+	t.Cleanup(h.stop)
+	logOut(t)
+	logIn(t, r.host())
+	h.image("own", nil)
+	h.image("shop", nil)
+	build := func(name, dockerfile string, pull bool) (digest.Digest, error) {
+		t.Helper()
+		cfg := h.client(name, folder(t, map[string]string{"Dockerfile": dockerfile, "version": "own"}), nil)
+		cfg.Pull = pull
+		res, err := buildPlain(t, cfg)
+		return res.Digest, err
+	}
+	wants := func(what, dockerfile string, pull bool, want string) {
+		t.Helper()
+		if _, err := build("shop", dockerfile, pull); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if got := h.read("shop", "version"); got != want {
+			t.Errorf("%s: the base is %q, want %q", what, got, want)
+		}
+	}
+	wants("no registry", "FROM base\nCOPY version /f\n", false, "registry")
+	wants("copied from", "FROM scratch\nCOPY --from=team/base:v1 /version /version\n", false, "registry")
+	wants("Docker Hub's", "ARG HOST=docker.io/\nFROM ${HOST}base\nCOPY version /f\n", false, "hub")
+	h.base()
+	wants("an image that is here", "FROM busybox\nRUN echo -n here > /version\n", false, "here")
+	wants("one that is here, and --pull", "FROM busybox\nCOPY version /f\n", true, "registry")
+	own, err := build("own", "FROM scratch\nCOPY version /version\n", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known["docker.io/library/base:latest"] = own.String()
+	wants("an Image of the cluster", "FROM base\nCOPY version /f\n", true, "own")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -33,6 +34,29 @@ func (s *Store) Backend() Backend {
 		Snapshots: s.snap, SnapshotterName: s.cfg.Snapshotter,
 		GarbageCollect: s.meta.GarbageCollect,
 	}
+}
+
+// Qualify is for the FROM of a build what Ensure does by itself: a full name that was
+// written without a registry means an Image of the namespace, else an image of that
+// name which this host has, unless fresh, else one of the default registry. It returns
+// the full name that is meant.
+func (s *Store) Qualify(ctx context.Context, namespace, full string, fresh bool) (string, error) {
+	if s.cfg.DefaultRegistry == "" {
+		return full, nil
+	}
+	named, err := reference.ParseNormalizedNamed(full)
+	if err != nil {
+		return "", fmt.Errorf("%w: %q: %w", ErrInvalidName, full, err)
+	}
+	ctx = s.in(ctx)
+	record, _, err := Normalize(full)
+	if err != nil {
+		return "", err
+	}
+	if _, declared := s.lookupBuild(ctx, namespace, record); declared || !fresh && s.has(ctx, record) {
+		return full, nil
+	}
+	return qualify(reference.FamiliarString(named), s.cfg.DefaultRegistry), nil
 }
 
 // EnsureNearby is Ensure for the FROM of a build in a namespace: this host and

@@ -217,6 +217,16 @@ node-labels: [disk=small]
 			t.Fatalf("%v\n%s\n%s", err, out, c.lighter("events", "-n", "other"))
 		}
 	})
+	t.Run("bases of builds", func(t *testing.T) {
+		dir := t.TempDir()
+		writeFiles(t, dir, map[string]string{"Dockerfile": "FROM plainbox:v1\nRUN [\"/bin/busybox\", \"touch\", \"/x\"]\nFROM scratch\nCOPY --from=docker.io/library/mirrored:v1 /bin/busybox /\nCOPY --from=0 /x /\n"})
+		// That of "default" has been pulled already; --pull asks the registry.
+		for _, how := range []string{"--pull=false", "--pull"} {
+			if out, err := c.try("build", "-q", how, "-n", "other", "-t", "on-box", dir); err != nil || !strings.HasPrefix(out, "sha256:") {
+				t.Errorf("%s: %v\n%s", how, err, out)
+			}
+		}
+	})
 	t.Run("storage driver", func(t *testing.T) {
 		c.local("exec", "host-1", "--", "busybox", "test", "-d", "/var/lib/lighter/agent/images/snapshots-native/snapshots")
 	})
