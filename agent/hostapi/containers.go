@@ -34,6 +34,18 @@ func (h *handler) changes(r *http.Request) ([]agentapi.Change, error) {
 	return found, err
 }
 
+func (h *handler) stats(r *http.Request) ([]agentapi.ContainerUsage, error) {
+	name, err := containerOf(r)
+	if err != nil {
+		return nil, err
+	}
+	found, err := h.Containers.Stats(r.Context(), name.Namespace, name.Pod)
+	if found == nil {
+		found = []agentapi.ContainerUsage{}
+	}
+	return found, err
+}
+
 func (h *handler) signal(r *http.Request) (struct{}, error) {
 	name, err := containerOf(r, agentapi.ParamSignal)
 	if err != nil {

@@ -44,6 +44,8 @@ type Content interface {
 type Containers interface {
 	Top(ctx context.Context, name agentapi.ContainerName) ([]agentapi.Process, error)
 	Changes(ctx context.Context, name agentapi.ContainerName) ([]agentapi.Change, error)
+	// Stats is about all containers of a pod that run.
+	Stats(ctx context.Context, namespace, pod string) ([]agentapi.ContainerUsage, error)
 	// Signal sends a signal to the first process, by its name.
 	Signal(ctx context.Context, name agentapi.ContainerName, signal string) error
 }
@@ -89,6 +91,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Containers != nil {
 		h.mux.HandleFunc("GET "+agentapi.PathTop, answer(h.top))
 		h.mux.HandleFunc("GET "+agentapi.PathChanges, answer(h.changes))
+		h.mux.HandleFunc("GET "+agentapi.PathStats, answer(h.stats))
 		h.mux.HandleFunc("POST "+agentapi.PathSignal, answer(h.signal))
 	}
 	if cfg.Disk != nil {

@@ -97,9 +97,35 @@ func (fakeHost) Usage(context.Context) (agentapi.Usage, error) {
 	return agentapi.Usage{Node: "host-1"}, nil
 }
 
+// fakeContainers are those of the pod "web".
+type fakeContainers struct{}
+
+func (fakeContainers) check(name agentapi.ContainerName) error {
+	if name.Namespace != "team" || name.Pod != "web" || name.Container == "nosuch" {
+		return fmt.Errorf("no such container: %w", errdefs.ErrNotFound)
+	}
+	return nil
+}
+
+func (f fakeContainers) Top(_ context.Context, name agentapi.ContainerName) ([]agentapi.Process, error) {
+	return []agentapi.Process{{PID: 7, Command: []string{"sleep"}}}, f.check(name)
+}
+
+func (f fakeContainers) Changes(_ context.Context, name agentapi.ContainerName) ([]agentapi.Change, error) {
+	return nil, f.check(name)
+}
+
+func (f fakeContainers) Stats(_ context.Context, namespace, pod string) ([]agentapi.ContainerUsage, error) {
+	return []agentapi.ContainerUsage{{Container: "c", Memory: 9}}, f.check(agentapi.ContainerName{Namespace: namespace, Pod: pod})
+}
+
+func (f fakeContainers) Signal(_ context.Context, name agentapi.ContainerName, _ string) error {
+	return f.check(name)
+}
+
 func serve(t *testing.T) *httptest.Server {
 	t.Helper()
-	mux, all := http.NewServeMux(), New(Config{Images: fakeHost{}, Content: fakeHost{}, Disk: fakeHost{}})
+	mux, all := http.NewServeMux(), New(Config{Images: fakeHost{}, Content: fakeHost{}, Containers: fakeContainers{}, Disk: fakeHost{}})
 	for _, path := range Paths() {
 		mux.Handle(path, all)
 	}
@@ -133,6 +159,14 @@ func TestPaths(t *testing.T) {
 		text               string // part of the answer
 	}{
 		{"GET", "/images", "", 200, "[]"},
+		{"GET", "/containers/top?namespace=team&pod=web", "", 200, `"command":["sleep"]`},
+		{"GET", "/containers/top?namespace=team", "", 400, "pod"},
+		{"GET", "/containers/top?namespace=team&pod=web&container=nosuch", "", 404, "no such container"},
+		{"GET", "/containers/changes?namespace=team&pod=web", "", 200, "[]"},
+		{"GET", "/containers/stats?namespace=team&pod=web", "", 200, `"memory":9`},
+		{"GET", "/containers/stats?namespace=other&pod=web", "", 404, "no such container"},
+		{"POST", "/containers/signal?namespace=team&pod=web&signal=HUP", "", 200, "{}"},
+		{"POST", "/containers/signal?namespace=team&pod=web", "", 400, "signal"},
 		{"GET", "/images?namespace=team", "", 200, `"names":["shop"]`},
 		{"GET", "/images/inspect?namespace=team&ref=shop", "", 200, `"manifest":"m"`},
 		{"GET", "/images/inspect?ref=shop", "", 404, "not on this host"},

@@ -1,12 +1,12 @@
 // Package agentapi is what an agent answers about the images and the disk of
 // its host: the paths, their parameters and the documents on them. Peers of it are
-// the API server, which passes on what the subresources of kind Image and
+// the API server, which passes on what the subresources of images and containers and
 // nodes/proxy are asked, and clients on the agent's local sockets.
 //
 //	agentapi.go  documents
 //	paths.go     paths and parameters
 //	edits.go     what differs in a new image
-//	containers.go  processes, changes and signals of containers
+//	containers.go  processes, changes, usage and signals of containers, and a client
 //	client.go    a client of one agent
 //	objects.go   a client of an Image object's subresources
 //	stream.go    answers, errors and streams of progress

@@ -3,6 +3,10 @@ package agentapi
 import (
 	"context"
 	"time"
+
+	"k8s.io/client-go/rest"
+
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // Process is a process of a container.
@@ -35,31 +39,67 @@ const (
 	Deleted = "D"
 )
 
+// ContainerUsage is what a running container uses.
+type ContainerUsage struct {
+	Container string `json:"container"`
+	// At is when it was looked at.
+	At time.Time `json:"at"`
+	// CPU is the time that it has computed since it began.
+	CPU time.Duration `json:"cpu"`
+	// Memory is its working set in bytes.
+	Memory uint64 `json:"memory"`
+}
+
 // ContainerName names a container of a pod. Container may be empty if the pod
 // has only one.
 type ContainerName struct{ Namespace, Pod, Container string }
 
-func (n ContainerName) query(more ...string) []string {
-	return append([]string{ParamNamespace, n.Namespace, ParamPod, n.Pod, ParamContainer, n.Container}, more...)
+// ResourceContainers is the resource by which the API server passes on what is
+// asked about a pod's containers; its objects are called as the pods are. Who may ask
+// what is decided by the subresource.
+const ResourceContainers = "containers"
+
+// The subresources of containers.
+const (
+	SubresourceTop     = "top"
+	SubresourceChanges = "changes"
+	SubresourceStats   = "stats"
+	SubresourceSignal  = "signal"
+)
+
+// ContainerClient asks about the containers of one pod, through the API server.
+type ContainerClient struct{ endpoint }
+
+// NewContainerClient leads to the containers of a pod.
+func NewContainerClient(config *rest.Config, namespace, pod string) (*ContainerClient, error) {
+	to, err := newEndpoint(config, "apis", v1alpha1.GroupName, v1alpha1.SchemeGroupVersion.Version, "namespaces", namespace, ResourceContainers, pod)
+	return &ContainerClient{to}, err
 }
 
 // Top lists the processes of a running container.
-func (c *Client) Top(ctx context.Context, name ContainerName) ([]Process, error) {
+func (c *ContainerClient) Top(ctx context.Context, container string) ([]Process, error) {
 	var list []Process
-	err := c.get(ctx, PathTop, query(name.query()...), &list)
+	err := c.get(ctx, SubresourceTop, query(ParamContainer, container), &list)
 	return list, err
 }
 
 // Changes says what a container has changed in its file system, in the order of
 // paths.
-func (c *Client) Changes(ctx context.Context, name ContainerName) ([]Change, error) {
+func (c *ContainerClient) Changes(ctx context.Context, container string) ([]Change, error) {
 	var list []Change
-	err := c.get(ctx, PathChanges, query(name.query()...), &list)
+	err := c.get(ctx, SubresourceChanges, query(ParamContainer, container), &list)
+	return list, err
+}
+
+// Stats says what the pod's running containers use.
+func (c *ContainerClient) Stats(ctx context.Context) ([]ContainerUsage, error) {
+	var list []ContainerUsage
+	err := c.get(ctx, SubresourceStats, nil, &list)
 	return list, err
 }
 
 // Signal sends a signal, by its name, to the first process of a container.
-func (c *Client) Signal(ctx context.Context, name ContainerName, signal string) error {
+func (c *ContainerClient) Signal(ctx context.Context, container, signal string) error {
 	var done struct{}
-	return c.post(ctx, PathSignal, query(name.query(ParamSignal, signal)...), &done)
+	return c.post(ctx, SubresourceSignal, query(ParamContainer, container, ParamSignal, signal), &done)
 }

@@ -13,6 +13,7 @@ package agentapi
 //	POST /images/prune           [all], [until]                 → Removed
 //	GET  /containers/top         namespace, pod, [container]    → []Process
 //	GET  /containers/changes     namespace, pod, [container]    → []Change
+//	GET  /containers/stats       namespace, pod                 → []ContainerUsage
 //	POST /containers/signal      namespace, pod, [container], signal
 //	GET  /system/usage                                          → Usage
 //
@@ -33,6 +34,7 @@ const (
 	PathContainers = "/containers"
 	PathTop        = PathContainers + "/top"
 	PathChanges    = PathContainers + "/changes"
+	PathStats      = PathContainers + "/stats"
 	PathSignal     = PathContainers + "/signal"
 	PathUsage      = "/system/usage"
 )

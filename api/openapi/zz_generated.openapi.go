@@ -15,6 +15,7 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 	return map[string]common.OpenAPIDefinition{
 		v1alpha1.ArchiveSource{}.OpenAPIModelName():       schema_lighterdev_lighter_api_v1alpha1_ArchiveSource(ref),
 		v1alpha1.ConfigMapSource{}.OpenAPIModelName():     schema_lighterdev_lighter_api_v1alpha1_ConfigMapSource(ref),
+		v1alpha1.ContainerOptions{}.OpenAPIModelName():    schema_lighterdev_lighter_api_v1alpha1_ContainerOptions(ref),
 		v1alpha1.ContainerPolicy{}.OpenAPIModelName():     schema_lighterdev_lighter_api_v1alpha1_ContainerPolicy(ref),
 		v1alpha1.ContainerSource{}.OpenAPIModelName():     schema_lighterdev_lighter_api_v1alpha1_ContainerSource(ref),
 		v1alpha1.GitSource{}.OpenAPIModelName():           schema_lighterdev_lighter_api_v1alpha1_GitSource(ref),
@@ -71,6 +72,47 @@ func schema_lighterdev_lighter_api_v1alpha1_ConfigMapSource(ref common.Reference
 					},
 				},
 				Required: []string{"name"},
+			},
+		},
+	}
+}
+
+func schema_lighterdev_lighter_api_v1alpha1_ContainerOptions(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ContainerOptions are the query parameters of what is below the resource containers, whose objects are called as pods are: top, changes, stats, signal.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"container": {
+						SchemaProps: spec.SchemaProps{
+							Description: "container is one of the pod's; it may be left out if the pod has only one.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"signal": {
+						SchemaProps: spec.SchemaProps{
+							Description: "signal is the name of the one to send.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
 			},
 		},
 	}

@@ -72,6 +72,19 @@ type ImageCommitOptions struct {
 	ImageEditOptions `json:",inline"`
 }
 
+// ContainerOptions are the query parameters of what is below the resource
+// containers, whose objects are called as pods are: top, changes, stats, signal.
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type ContainerOptions struct {
+	metav1.TypeMeta `json:",inline"`
+	// container is one of the pod's; it may be left out if the pod has only one.
+	// +optional
+	Container string `json:"container,omitempty"`
+	// signal is the name of the one to send.
+	// +optional
+	Signal string `json:"signal,omitempty"`
+}
+
 // addOptions registers how the options are read from a query.
 func addOptions(scheme *runtime.Scheme) error {
 	return errors.Join(
@@ -82,6 +95,9 @@ func addOptions(scheme *runtime.Scheme) error {
 		fromQuery(scheme, func(query url.Values, o *ImagePushOptions) { o.Ref, o.To = query.Get("ref"), query.Get("to") }),
 		fromQuery(scheme, func(query url.Values, o *ImageCommitOptions) {
 			o.Pod, o.Container, o.ImageEditOptions = query.Get("pod"), query.Get("container"), editOptions(query)
+		}),
+		fromQuery(scheme, func(query url.Values, o *ContainerOptions) {
+			o.Container, o.Signal = query.Get("container"), query.Get("signal")
 		}),
 	)
 }

@@ -30,6 +30,7 @@ func kinds() []runtime.Object {
 	return []runtime.Object{
 		&Image{}, &ImageList{},
 		&ImageBuildOptions{}, &ImageContentOptions{}, &ImagePushOptions{}, &ImageCommitOptions{},
+		&ContainerOptions{},
 	}
 }
 

@@ -16,6 +16,11 @@ func (in ConfigMapSource) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ContainerOptions) OpenAPIModelName() string {
+	return "dev.lighter.api.v1alpha1.ContainerOptions"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in ContainerPolicy) OpenAPIModelName() string {
 	return "dev.lighter.api.v1alpha1.ContainerPolicy"
 }

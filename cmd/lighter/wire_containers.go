@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -55,6 +57,28 @@ func (h hostContainers) Changes(ctx context.Context, name agentapi.ContainerName
 		mountPoints = append(mountPoints, strings.TrimSuffix(m.ContainerPath, "/"))
 	}
 	return h.store.Changes(ctx, status.Spec.RootFSKey(), mountPoints)
+}
+
+// Stats implements hostapi.Containers.
+func (h hostContainers) Stats(ctx context.Context, namespace, name string) ([]agentapi.ContainerUsage, error) {
+	picture, err := h.pods.Pod(namespace, name, "")
+	if err != nil {
+		return nil, err
+	}
+	var out []agentapi.ContainerUsage
+	for _, c := range picture.Containers {
+		if !c.Running {
+			continue
+		}
+		used, err := h.engine.Stats(ctx, c.ID)
+		if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) {
+			continue // it has ended since
+		} else if err != nil {
+			return nil, fmt.Errorf("container %s of pod %s/%s: %w", c.Name, namespace, name, err)
+		}
+		out = append(out, agentapi.ContainerUsage{Container: c.Name, At: used.Time, CPU: used.CPU, Memory: used.WorkingSet})
+	}
+	return out, nil
 }
 
 // Signal implements hostapi.Containers.

@@ -12,34 +12,37 @@ import (
 	"net/url"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/endpoints/request"
-	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
 
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
-// agentREST is a subresource of images that an agent answers. Who may do what
-// with the Image is decided here; agents trust this server only, and so it
-// says all that they are asked: nothing of the client's URL reaches them.
-type agentREST struct {
-	images *genericregistry.Store
+// agentREST is a subresource that an agent answers. Who may do what with the object
+// is decided here; agents trust this server only, and so it says all that they are
+// asked: nothing of the client's URL reaches them.
+type agentREST[T runtime.Object] struct {
+	// get finds the object, in the namespace of the context.
+	get    func(ctx context.Context, name string) (T, error)
 	agents kubeletclient.ConnectionInfoGetter
+	// kind makes what discovery names as the subresource's kind.
+	kind func() runtime.Object
 	// options makes what the query is read into; nil if there is nothing to read.
 	options func() runtime.Object
 	// routes are by HTTP method.
-	routes map[string]route
+	routes map[string]route[T]
 	log    *slog.Logger
 }
 
 // route decides which agent is asked what. options are those of the subresource.
-type route func(ctx context.Context, image *v1alpha1.Image, options runtime.Object) (*question, error)
+type route[T runtime.Object] func(ctx context.Context, object T, options runtime.Object) (*question, error)
 
 // question is a request to an agent.
 type question struct {
@@ -50,21 +53,24 @@ type question struct {
 	upgrade bool
 }
 
-var _ rest.Connecter = (*agentREST)(nil)
+var (
+	_ rest.Connecter = (*agentREST[*v1alpha1.Image])(nil)
+	_ rest.Connecter = (*agentREST[*corev1.Pod])(nil)
+)
 
-// New is what discovery names as the subresource's kind.
-func (r *agentREST) New() runtime.Object {
+// New implements rest.Storage.
+func (r *agentREST[T]) New() runtime.Object {
 	if r.options == nil {
-		return &v1alpha1.Image{}
+		return r.kind()
 	}
 	return r.options()
 }
 
-// Destroy leaves the shared store to imageREST.
-func (*agentREST) Destroy() {}
+// Destroy leaves a shared store to its owner.
+func (*agentREST[T]) Destroy() {}
 
 // NewConnectOptions implements rest.Connecter: there is no path below.
-func (r *agentREST) NewConnectOptions() (options runtime.Object, subpath bool, key string) {
+func (r *agentREST[T]) NewConnectOptions() (options runtime.Object, subpath bool, key string) {
 	if r.options == nil {
 		return nil, false, ""
 	}
@@ -73,17 +79,16 @@ func (r *agentREST) NewConnectOptions() (options runtime.Object, subpath bool, k
 
 // ConnectMethods implements rest.Connecter. GET needs the right to "get" the
 // subresource, POST to "create" it.
-func (r *agentREST) ConnectMethods() []string { return slices.Sorted(maps.Keys(r.routes)) }
+func (r *agentREST[T]) ConnectMethods() []string { return slices.Sorted(maps.Keys(r.routes)) }
 
 // Connect implements rest.Connecter.
-func (r *agentREST) Connect(ctx context.Context, name string, options runtime.Object, responder rest.Responder) (http.Handler, error) {
-	obj, err := r.images.Get(ctx, name, &metav1.GetOptions{})
+func (r *agentREST[T]) Connect(ctx context.Context, name string, options runtime.Object, responder rest.Responder) (http.Handler, error) {
+	object, err := r.get(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	image := obj.(*v1alpha1.Image)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		asked, err := r.routes[req.Method](req.Context(), image, options)
+		asked, err := r.routes[req.Method](req.Context(), object, options)
 		if err != nil {
 			responder.Error(err)
 			return
@@ -98,7 +103,7 @@ func (r *agentREST) Connect(ctx context.Context, name string, options runtime.Ob
 }
 
 // pass makes the proxy for one request.
-func (r *agentREST) pass(asked *question, to *kubeletclient.ConnectionInfo, lost agentLost) http.Handler {
+func (r *agentREST[T]) pass(asked *question, to *kubeletclient.ConnectionInfo, lost agentLost) http.Handler {
 	location := &url.URL{
 		Scheme: to.Scheme, Host: net.JoinHostPort(to.Hostname, to.Port),
 		Path: asked.path, RawQuery: asked.query.Encode(),

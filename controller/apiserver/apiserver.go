@@ -124,7 +124,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	}
 	s.generic().ShutdownTimeout = shutdownTimeout
 	routes := imageRoutes{builders: s.cfg.Builders, holders: s.cfg.Holders, pods: s.client.CoreV1(), authorizer: generic.Authorization.Authorizer}
-	if err := s.instance.ControlPlane.InstallAPIs(imageProvider{agents: agents, routes: routes, log: s.cfg.Log}); err != nil {
+	if err := s.instance.ControlPlane.InstallAPIs(ownProvider{agents: agents, routes: routes, containers: containerRoutes{s.client.CoreV1()}, log: s.cfg.Log}); err != nil {
 		return err
 	}
 	if s.cfg.Servers != nil {

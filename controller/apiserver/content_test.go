@@ -56,11 +56,17 @@ func filled(t *testing.T, client typed.ImageInterface, image *v1alpha1.Image) {
 	}
 }
 
-// ask sends a request to a subresource.
+// ask sends a request to a subresource of an Image.
 func ask(t *testing.T, config *rest.Config, method, namespace, path string, body io.Reader) (heard, error) {
 	t.Helper()
+	return askOf(t, config, method, namespace, "images/"+path, body)
+}
+
+// askOf sends a request to a path of our group in a namespace.
+func askOf(t *testing.T, config *rest.Config, method, namespace, path string, body io.Reader) (heard, error) {
+	t.Helper()
 	result := ours(t, config).LighterV1alpha1().RESTClient().Verb(method).
-		RequestURI("/apis/" + v1alpha1.SchemeGroupVersion.String() + "/namespaces/" + namespace + "/images/" + path).
+		RequestURI("/apis/" + v1alpha1.SchemeGroupVersion.String() + "/namespaces/" + namespace + "/" + path).
 		Body(body).MaxRetries(0).Do(t.Context())
 	if err := result.Error(); err != nil {
 		return heard{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -27,35 +28,46 @@ import (
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
-// imageProvider installs the group lighter.dev, as upstream's providers install
-// theirs.
-type imageProvider struct {
-	agents kubeletclient.ConnectionInfoGetter
-	routes imageRoutes
-	log    *slog.Logger
+// ownProvider installs the group lighter.dev, as upstream's providers install theirs.
+type ownProvider struct {
+	agents     kubeletclient.ConnectionInfoGetter
+	routes     imageRoutes
+	containers containerRoutes
+	log        *slog.Logger
 }
 
-func (imageProvider) GroupName() string { return v1alpha1.GroupName }
+func (ownProvider) GroupName() string { return v1alpha1.GroupName }
 
-func (p imageProvider) NewRESTStorage(source serverstorage.APIResourceConfigSource, getter generic.RESTOptionsGetter) (genericapiserver.APIGroupInfo, error) {
+func (p ownProvider) NewRESTStorage(source serverstorage.APIResourceConfigSource, getter generic.RESTOptionsGetter) (genericapiserver.APIGroupInfo, error) {
 	info := genericapiserver.NewDefaultAPIGroupInfo(v1alpha1.GroupName, legacyscheme.Scheme, legacyscheme.ParameterCodec, legacyscheme.Codecs)
 	images, status, err := newImageStorage(getter)
 	if err != nil {
 		return info, err
 	}
-	asks := func(options func() runtime.Object, routes map[string]route) rest.Storage {
-		return &agentREST{images: images.Store, agents: p.agents, options: options, routes: routes, log: p.log}
+	find := func(ctx context.Context, name string) (*v1alpha1.Image, error) {
+		object, err := images.Get(ctx, name, &metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return object.(*v1alpha1.Image), nil
+	}
+	kind := func() runtime.Object { return &v1alpha1.Image{} }
+	asks := func(options func() runtime.Object, routes map[string]route[*v1alpha1.Image]) rest.Storage {
+		return &agentREST[*v1alpha1.Image]{get: find, agents: p.agents, kind: kind, options: options, routes: routes, log: p.log}
 	}
 	const get, post = http.MethodGet, http.MethodPost
-	info.VersionedResourcesStorageMap[v1alpha1.SchemeGroupVersion.Version] = map[string]rest.Storage{
+	type routes = map[string]route[*v1alpha1.Image]
+	storage := map[string]rest.Storage{
 		"images":         images,
 		"images/status":  status,
-		"images/build":   asks(func() runtime.Object { return &v1alpha1.ImageBuildOptions{} }, map[string]route{post: p.routes.build}),
-		"images/content": asks(func() runtime.Object { return &v1alpha1.ImageContentOptions{} }, map[string]route{post: p.routes.takeContent, get: p.routes.giveContent}),
-		"images/details": asks(nil, map[string]route{get: p.routes.details}),
-		"images/push":    asks(func() runtime.Object { return &v1alpha1.ImagePushOptions{} }, map[string]route{post: p.routes.push}),
-		"images/commit":  asks(func() runtime.Object { return &v1alpha1.ImageCommitOptions{} }, map[string]route{post: p.routes.commit}),
+		"images/build":   asks(func() runtime.Object { return &v1alpha1.ImageBuildOptions{} }, routes{post: p.routes.build}),
+		"images/content": asks(func() runtime.Object { return &v1alpha1.ImageContentOptions{} }, routes{post: p.routes.takeContent, get: p.routes.giveContent}),
+		"images/details": asks(nil, routes{get: p.routes.details}),
+		"images/push":    asks(func() runtime.Object { return &v1alpha1.ImagePushOptions{} }, routes{post: p.routes.push}),
+		"images/commit":  asks(func() runtime.Object { return &v1alpha1.ImageCommitOptions{} }, routes{post: p.routes.commit}),
 	}
+	maps.Copy(storage, p.containers.storage(p.agents, p.log))
+	info.VersionedResourcesStorageMap[v1alpha1.SchemeGroupVersion.Version] = storage
 	return info, nil
 }
 

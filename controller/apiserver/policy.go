@@ -41,7 +41,7 @@ func defaultPolicy() policy {
 		bindings:        bootstrappolicy.NamespaceRoleBindings(),
 	}
 	p.addAgents()
-	p.addImages()
+	p.addOwn()
 	p.addServers()
 	return p
 }
@@ -83,8 +83,8 @@ func (p *policy) addAgents() {
 	})
 }
 
-// addImages makes our kind part of the roles view, edit and admin.
-func (p *policy) addImages() {
+// addOwn makes our group part of the roles view, edit and admin.
+func (p *policy) addOwn() {
 	part := func(name, of string, rules ...rbacv1.PolicyRule) {
 		p.clusterRoles = append(p.clusterRoles, rbacv1.ClusterRole{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-" + of: "true"}},
@@ -98,6 +98,9 @@ func (p *policy) addImages() {
 		rule(write, v1alpha1.GroupName, "images"), rule(get, v1alpha1.GroupName, "images/content"),
 		// images/commit takes the right to create pods/exec besides.
 		rule(create, v1alpha1.GroupName, "images/build", "images/content", "images/push", "images/commit"))
+	// What a container runs and uses is no secret to those who may see its pod.
+	part("lighter:containers-view", "view", rule(get, v1alpha1.GroupName, "containers/top", "containers/changes", "containers/stats"))
+	part("lighter:containers-edit", "edit", rule(create, v1alpha1.GroupName, "containers/signal"))
 }
 
 // grant makes a cluster role and gives it to a group.

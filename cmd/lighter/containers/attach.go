@@ -16,8 +16,6 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	kubectlterm "k8s.io/kubectl/pkg/util/term"
 	"k8s.io/streaming/pkg/httpstream"
-
-	"lighter.dev/lighter/api/agentapi"
 )
 
 // streams say what of the caller's is connected to a container.
@@ -176,9 +174,9 @@ func signalName(sig os.Signal) string {
 
 // signal sends a signal to the pod's (first) container.
 func (c *Cluster) signal(ctx context.Context, pod *corev1.Pod, name string) error {
-	agent, err := c.Agent(pod.Spec.NodeName)
+	agent, err := c.Containers(pod)
 	if err != nil {
 		return err
 	}
-	return agent.Signal(ctx, agentapi.ContainerName{Namespace: pod.Namespace, Pod: pod.Name, Container: pod.Spec.Containers[0].Name}, name)
+	return agent.Signal(ctx, pod.Spec.Containers[0].Name, name)
 }

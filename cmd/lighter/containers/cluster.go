@@ -28,9 +28,9 @@ type Cluster struct {
 	Kube kubernetes.Interface
 	// REST is for streams (attach).
 	REST *rest.Config
-	// Agent leads to a node's agent.
-	Agent     func(node string) (*agentapi.Client, error)
-	Namespace string
+	// Containers leads to what the agent of a pod's host answers about it.
+	Containers func(pod *corev1.Pod) (*agentapi.ContainerClient, error)
+	Namespace  string
 	// Logins are what the user's Docker configuration knows of the registry of an
 	// image; nil knows nothing.
 	Logins func(image string) ([]agentapi.Credential, error)
@@ -48,7 +48,9 @@ func Connect(config *rest.Config, namespace string) (*Cluster, error) {
 	}
 	return &Cluster{
 		Kube: kube, REST: config, Namespace: namespace,
-		Agent: func(node string) (*agentapi.Client, error) { return agentapi.NewProxyClient(config, node) },
+		Containers: func(pod *corev1.Pod) (*agentapi.ContainerClient, error) {
+			return agentapi.NewContainerClient(config, pod.Namespace, pod.Name)
+		},
 	}, nil
 }
 
@@ -80,20 +82,20 @@ func (c *Cluster) find(ctx context.Context, name string) (*corev1.Pod, error) {
 }
 
 // locate finds NAME or NAME/CONTAINER on its host.
-func (c *Cluster) locate(ctx context.Context, name string) (*agentapi.Client, agentapi.ContainerName, error) {
-	name, container, _ := strings.Cut(name, "/")
+func (c *Cluster) locate(ctx context.Context, name string) (agent *agentapi.ContainerClient, container string, err error) {
+	name, container, _ = strings.Cut(name, "/")
 	pod, err := c.find(ctx, name)
 	if err != nil {
-		return nil, agentapi.ContainerName{}, err
+		return nil, "", err
 	}
 	if pod.Spec.NodeName == "" {
-		return nil, agentapi.ContainerName{}, fmt.Errorf("container %s has no host yet: %s", name, unscheduled(pod))
+		return nil, "", fmt.Errorf("container %s has no host yet: %s", name, unscheduled(pod))
 	}
 	if container == "" && len(pod.Spec.Containers) > 1 {
-		return nil, agentapi.ContainerName{}, fmt.Errorf("pod %s has several containers: say which, as %s/%s", name, name, pod.Spec.Containers[0].Name)
+		return nil, "", fmt.Errorf("pod %s has several containers: say which, as %s/%s", name, name, pod.Spec.Containers[0].Name)
 	}
-	agent, err := c.Agent(pod.Spec.NodeName)
-	return agent, agentapi.ContainerName{Namespace: pod.Namespace, Pod: pod.Name, Container: cmp.Or(container, pod.Spec.Containers[0].Name)}, err
+	agent, err = c.Containers(pod)
+	return agent, cmp.Or(container, pod.Spec.Containers[0].Name), err
 }
 
 // each does the same to several containers, prints the names of those with which

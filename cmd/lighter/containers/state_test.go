@@ -7,8 +7,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"lighter.dev/lighter/api/agentapi"
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
@@ -120,6 +122,25 @@ func TestRows(t *testing.T) {
 	})
 	if rows := rowsOf(two, now); len(rows) != 2 || rows[1].Names != "shop/side" || rows[1].Ports != "0.0.0.0:8080->80/tcp, 53/udp" {
 		t.Errorf("%+v", rows)
+	}
+}
+
+// TestUsages: what is said of each container, by the names and limits of its pod.
+func TestUsages(t *testing.T) {
+	pod := podWith(corev1.ContainerStatus{State: runs()}, func(p *corev1.Pod) {
+		p.Spec.NodeName = "host-1"
+		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}
+	})
+	main := pod.Spec.Containers[0].Name
+	stats := []agentapi.ContainerUsage{{Container: main, At: now, CPU: time.Second, Memory: 7}}
+	want := usage{name: "web", host: "host-1", at: now, cpu: time.Second, memory: 7, limit: 64 << 20}
+	if got := usages(pod, stats); len(got) != 1 || got[0] != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "side"})
+	got := usages(pod, append(stats, agentapi.ContainerUsage{Container: "side"}))
+	if len(got) != 2 || got[0].name != "web/"+main || got[1].name != "web/side" || got[1].limit != 0 {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -4,17 +4,19 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/docker/go-units"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/printers"
-	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"lighter.dev/lighter/api/agentapi"
 )
 
 // statsInterval is the time over which the use of processors is measured.
@@ -58,31 +60,29 @@ type usage struct {
 	limit      uint64 // 0 is none
 }
 
-// sample asks the hosts of the pods, each once.
+// statsClients bounds how many pods are asked about at a time.
+const statsClients = 8
+
+// sample asks about each pod that has a host.
 func (c *Cluster) sample(ctx context.Context, names []string) ([]usage, error) {
 	pods, err := c.statsPods(ctx, names)
 	if err != nil {
 		return nil, err
 	}
-	var errs []error
-	var out []usage
-	byHost := map[string][]corev1.Pod{}
-	for _, pod := range pods {
-		byHost[pod.Spec.NodeName] = append(byHost[pod.Spec.NodeName], pod)
-	}
-	for host, pods := range byHost {
-		if host == "" {
+	each, errs := make([][]usage, len(pods)), make([]error, len(pods))
+	var group errgroup.Group
+	group.SetLimit(statsClients)
+	for i := range pods {
+		if pods[i].Spec.NodeName == "" {
 			continue
 		}
-		summary, err := c.summary(ctx, host)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("usage on host %s: %w", host, err))
-			continue
-		}
-		for i := range pods {
-			out = append(out, usageOf(&pods[i], summary)...)
-		}
+		group.Go(func() error {
+			each[i], errs[i] = c.usageOf(ctx, &pods[i])
+			return nil
+		})
 	}
+	_ = group.Wait() // the errors are in errs: what one host does not say, others do
+	out := slices.Concat(each...)
 	slices.SortFunc(out, func(a, b usage) int { return cmp.Compare(a.name, b.name) })
 	return out, errors.Join(errs...)
 }
@@ -106,40 +106,34 @@ func (c *Cluster) statsPods(ctx context.Context, names []string) ([]corev1.Pod, 
 	return out, nil
 }
 
-func (c *Cluster) summary(ctx context.Context, host string) (*statsapi.Summary, error) {
-	raw, err := c.Kube.CoreV1().RESTClient().Get().Resource("nodes").Name(host).SubResource("proxy").Suffix("stats/summary").DoRaw(ctx)
+// usageOf asks about the pod's containers that run; none if it is gone by now.
+func (c *Cluster) usageOf(ctx context.Context, pod *corev1.Pod) ([]usage, error) {
+	agent, err := c.Containers(pod)
 	if err != nil {
 		return nil, err
 	}
-	out := &statsapi.Summary{}
-	return out, json.Unmarshal(raw, out)
+	stats, err := agent.Stats(ctx)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("usage of container %s on host %s: %w", nameOf(pod), pod.Spec.NodeName, err)
+	}
+	return usages(pod, stats), nil
 }
 
-// usageOf picks the pod's containers that run.
-func usageOf(pod *corev1.Pod, summary *statsapi.Summary) []usage {
+func usages(pod *corev1.Pod, stats []agentapi.ContainerUsage) []usage {
 	var out []usage
-	for _, p := range summary.Pods {
-		if p.PodRef.UID != string(pod.UID) {
-			continue
+	for _, s := range stats {
+		u := usage{name: nameOf(pod), host: pod.Spec.NodeName, at: s.At, cpu: s.CPU, memory: s.Memory}
+		if len(pod.Spec.Containers) > 1 {
+			u.name += "/" + s.Container
 		}
-		for _, s := range p.Containers {
-			if s.CPU == nil || s.CPU.UsageCoreNanoSeconds == nil || s.Memory == nil || s.Memory.WorkingSetBytes == nil {
-				continue
+		for i := range pod.Spec.Containers {
+			if pod.Spec.Containers[i].Name == s.Container {
+				u.limit = uint64(pod.Spec.Containers[i].Resources.Limits.Memory().Value())
 			}
-			u := usage{
-				name: nameOf(pod), host: pod.Spec.NodeName, at: s.CPU.Time.Time,
-				cpu: time.Duration(*s.CPU.UsageCoreNanoSeconds), memory: *s.Memory.WorkingSetBytes,
-			}
-			if len(pod.Spec.Containers) > 1 {
-				u.name += "/" + s.Name
-			}
-			for i := range pod.Spec.Containers {
-				if pod.Spec.Containers[i].Name == s.Name {
-					u.limit = uint64(pod.Spec.Containers[i].Resources.Limits.Memory().Value())
-				}
-			}
-			out = append(out, u)
 		}
+		out = append(out, u)
 	}
 	return out
 }
