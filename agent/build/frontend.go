@@ -55,7 +55,7 @@ func (n *nearbyImages) ResolveImageConfig(ctx context.Context, ref string, opt s
 	opt.LogName = strings.Replace(opt.LogName, ref, full, 1)
 	name, dgst, config, err := n.Client.ResolveImageConfig(ctx, base, n.mode(opt, base == full))
 	if err != nil {
-		return "", "", nil, baseError{err}
+		return "", "", nil, baseError{image.ExplainBase(base, err)}
 	}
 	return name, dgst, config, nil
 }
@@ -74,7 +74,7 @@ func (n *nearbyImages) ResolveSourceMetadata(ctx context.Context, op *pb.SourceO
 	op.Identifier = sourceScheme + base
 	meta, err := n.Client.ResolveSourceMetadata(ctx, op, n.mode(opt, base == full))
 	if err != nil {
-		return nil, baseError{err}
+		return nil, baseError{image.ExplainBase(base, err)}
 	}
 	return meta, nil
 }
@@ -85,12 +85,12 @@ func (n *nearbyImages) mode(opt sourceresolver.Opt, foreign bool) sourceresolver
 	if !n.pull || !foreign {
 		return opt
 	}
-	image := sourceresolver.ResolveImageOpt{}
+	how := sourceresolver.ResolveImageOpt{}
 	if opt.ImageOpt != nil {
-		image = *opt.ImageOpt
+		how = *opt.ImageOpt
 	}
-	image.ResolveMode = "pull"
-	opt.ImageOpt = &image
+	how.ResolveMode = "pull"
+	opt.ImageOpt = &how
 	return opt
 }
 

@@ -158,7 +158,7 @@ func TestRegistryCredentials(t *testing.T) {
 	dir := folder(t, map[string]string{"Dockerfile": "FROM " + r.host() + "/base\nCOPY f /f\n", "f": "x"})
 	logOut(t)
 	_, _, err := h.build(context.Background(), "private", dir)
-	if err == nil || !strings.Contains(err.Error(), "401") {
+	if err == nil || !strings.Contains(err.Error(), "401") || !strings.Contains(err.Error(), "wants credentials: log in (lighter login "+r.host()) {
 		t.Errorf("without credentials: %v", err)
 	}
 	logIn(t, r.host())

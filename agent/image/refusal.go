@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 )
 
 // answered is true if a registry was reached and said no.
@@ -23,15 +24,28 @@ func denied(err error) bool {
 	return errors.Is(err, docker.ErrInvalidAuthorization)
 }
 
-// explain adds to a registry's error what a person can do about it. what is "pull"
-// or "push".
+// ExplainBase adds to an error about a base image, which BuildKit wanted from its
+// registry with its client's credentials, what a person can do about it.
+func ExplainBase(ref string, err error) error {
+	named, invalid := reference.ParseNormalizedNamed(ref)
+	if invalid != nil || reserved(named) {
+		return err
+	}
+	return explain(reference.Domain(named), Credential{}, "build", err)
+}
+
+// explain adds to a registry's error what a person can do about it. what is "pull",
+// "push" or "build".
 func explain(host string, cred Credential, what string, err error) error {
 	var netErr net.Error
 	switch {
 	case denied(err) && cred == Credential{}:
 		advice := "log in (lighter login " + host + ")"
-		if what == "pull" {
+		switch what {
+		case "pull":
 			advice += ", or give the pod imagePullSecrets that name it"
+		case "build":
+			advice += " before the build, or correct the password"
 		}
 		return classify(errdefs.ErrPermissionDenied, "registry %s wants credentials: %s: %w", host, advice, err)
 	case denied(err) && what == "push":
