@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"lighter.dev/lighter/agent/build/buildclient"
+	"lighter.dev/lighter/agent/cgroup"
 	"lighter.dev/lighter/agent/image"
 	"lighter.dev/lighter/api/v1alpha1"
 )
@@ -191,7 +193,7 @@ func (h *host) open() error {
 	if err != nil {
 		return err
 	}
-	cfg := Config{Root: filepath.Join(h.root, "build"), Store: h.store, NodeName: "host1", Images: h.api, Events: h.events, Log: log}
+	cfg := Config{Root: filepath.Join(h.root, "build"), Store: h.store, NodeName: "host1", Images: h.api, Events: h.events, CgroupParent: h.cgroup(), Log: log}
 	if h.change != nil {
 		h.change(&cfg)
 	}
@@ -215,10 +217,16 @@ func serveContent(t testing.TB, s *image.Store) image.Peer {
 	return image.Peer{Name: "peer", URL: srv.URL}
 }
 
+// cgroup is that of the host's RUN steps, also in an agent that is another process.
+func (h *host) cgroup() string {
+	return "/lighter-test" + strings.ReplaceAll(h.root, "/", "-")
+}
+
 func (h *host) stop() {
 	if h.server == nil {
 		return
 	}
+	defer h.removeCgroup()
 	if err := h.builder.Close(); err != nil {
 		h.t.Error(err)
 	}
@@ -227,6 +235,16 @@ func (h *host) stop() {
 		h.t.Error(err)
 	}
 	h.server = nil
+}
+
+func (h *host) removeCgroup() {
+	tree, err := cgroup.New(h.cgroup())
+	if err != nil {
+		return // a machine without cgroups
+	}
+	if err := tree.Remove(context.Background(), h.cgroup()); err != nil {
+		h.t.Error(err)
+	}
 }
 
 // image puts an Image object into the API.
