@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"lighter.dev/lighter/agent/build/buildclient"
+	"lighter.dev/lighter/agent/image"
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
@@ -30,13 +32,16 @@ func runChild(root string) {
 	img.Name, img.Spec.Source.Path = "doomed", "."
 	api.put(img)
 	h := &host{root: root, api: api, events: &events{}}
-	if err := h.open(); err != nil {
+	if err := errors.Join(image.UseTemporary(h.temporary()), h.open()); err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
 	fmt.Println("url", h.server.URL)
 	if archive := os.Getenv(childWork); archive != "" {
 		importForEver(h.builder, archive)
+	}
+	if container := os.Getenv(childCommits); container != "" {
+		commitForEver(h.builder, container)
 	}
 	select {}
 }

@@ -5,6 +5,7 @@
 //
 // How to find your way:
 //
+//   - temporary.go says where libraries mount things for a moment, and clears it.
 //   - store.go opens and closes the Store; snapshotter.go picks the driver, of which
 //     package btrfs below is one.
 //   - name.go turns what a user writes into the full name of a reference.

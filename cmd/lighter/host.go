@@ -155,6 +155,12 @@ func (h *host) join(ctx context.Context) error {
 // open makes the parts that need no network. The engine and the image store
 // look at what is on the disk, at the same time.
 func (h *host) open(ctx context.Context) error {
+	if err := image.SweepTemporary(h.dir("tmp")); err != nil {
+		h.log.Warn("temporary mounts of the last run stay", "error", err)
+	}
+	if err := image.UseTemporary(h.dir("tmp")); err != nil {
+		return err
+	}
 	var group errgroup.Group
 	group.Go(func() (err error) {
 		h.engine, err = runtime.New(ctx, runtime.Config{
