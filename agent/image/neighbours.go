@@ -1,10 +1,8 @@
 package image
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"net/http"
 	"slices"
@@ -14,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"lighter.dev/lighter/api/rendezvous"
 )
 
 const (
@@ -88,12 +88,7 @@ func (s *Store) neighbours(ctx context.Context, dgst digest.Digest) []Peer {
 		return nil
 	}
 	peers := slices.Clone(finder.Neighbours(ctx))
-	weight := func(p Peer) uint64 {
-		h := fnv.New64a()
-		_, _ = io.WriteString(h, dgst.String()+"\x00"+p.Name) // a hash takes everything
-		return h.Sum64()
-	}
-	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(weight(a), weight(b)) })
+	slices.SortFunc(peers, func(a, b Peer) int { return rendezvous.Compare(dgst.String(), a.Name, b.Name) })
 	return peers[:min(len(peers), maxPeers)]
 }
 

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"lighter.dev/lighter/api/rendezvous"
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
@@ -53,8 +54,7 @@ func holder(nodes []*corev1.Node, name, digest, maker string) (string, error) {
 			cmp.Compare(last(!isReady(a)), last(!isReady(b))),
 			cmp.Compare(last(!holds(a, digest)), last(!holds(b, digest))),
 			cmp.Compare(last(a.Name != maker), last(b.Name != maker)),
-			-cmp.Compare(rendezvous(name, a.Name), rendezvous(name, b.Name)),
-			cmp.Compare(a.Name, b.Name),
+			rendezvous.Compare(name, a.Name, b.Name),
 		)
 	})
 	return best.Name, nil

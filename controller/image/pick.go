@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"lighter.dev/lighter/api/rendezvous"
 	"lighter.dev/lighter/api/v1alpha1"
 )
 
@@ -59,8 +59,7 @@ func choose(nodes []*corev1.Node, name, wantNode string, loads map[string]int, a
 	return slices.MinFunc(able, func(a, b string) int {
 		return cmp.Or(
 			cmp.Compare(loads[a], loads[b]),
-			-cmp.Compare(rendezvous(name, a), rendezvous(name, b)),
-			cmp.Compare(a, b),
+			rendezvous.Compare(name, a, b),
 		)
 	}), nil
 }
@@ -120,17 +119,4 @@ func refusal(nodes int, refused map[string]int) error {
 	}
 	slices.Sort(reasons)
 	return fmt.Errorf("of %d nodes, %s", nodes, strings.Join(reasons, ", "))
-}
-
-// rendezvous is highest-random-weight hashing: when a node joins or leaves,
-// only the images that it wins or held change places.
-func rendezvous(image, node string) uint64 {
-	hash := fnv.New64a()
-	hash.Write([]byte(image + "\x00" + node))
-	// FNV's low avalanche leaves similar names with similar hashes: mix.
-	mixed := hash.Sum64()
-	mixed ^= mixed >> 33
-	mixed *= 0xff51afd7ed558ccd
-	mixed ^= mixed >> 33
-	return mixed
 }

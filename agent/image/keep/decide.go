@@ -1,12 +1,13 @@
 package keep
 
 import (
-	"cmp"
-	"hash/fnv"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"lighter.dev/lighter/api/rendezvous"
 )
 
 const (
@@ -15,6 +16,9 @@ const (
 	// grace is how long a record outlives its Image object, so that one that is
 	// deleted and applied again finds its content.
 	grace = 30 * time.Second
+	// patience is how long hosts that come before this one may take to fetch an image.
+	// One that takes longer costs a copy more than is wanted.
+	patience = 2 * time.Minute
 )
 
 // Name is a name that an Image object declares, and what it means.
@@ -52,6 +56,8 @@ type View struct {
 	// digest, this one not among them.
 	Nodes   []string
 	Holders map[digest.Digest][]string
+	// Lacking is since when digests have been on too few hosts.
+	Lacking map[digest.Digest]time.Time
 	// Held are the digests that are complete on this host, Used those that its
 	// pods have or will have.
 	Held, Used map[digest.Digest]bool
@@ -66,6 +72,8 @@ type Plan struct {
 	// Gone are records of Image objects that are no more, to be dropped when they
 	// have been gone for some time.
 	Gone []Record
+	// Next is when there will be more to do though nothing changes (zero if never).
+	Next time.Time
 }
 
 // decide is the whole rule. It is pure.
@@ -86,8 +94,14 @@ func decide(v View) Plan {
 			continue
 		}
 		here := v.Held[img.Digest]
-		if !here && !v.chosen(img) {
-			continue
+		if !here {
+			begins := v.begins(img)
+			if begins.After(v.Now) {
+				plan.Next = earlier(plan.Next, begins)
+			}
+			if v.missing(img) == 0 || begins.After(v.Now) {
+				continue
+			}
 		}
 		for _, name := range img.Names {
 			want := Name{img.Namespace, name, img.Digest}
@@ -110,45 +124,62 @@ func decide(v View) Plan {
 	return plan
 }
 
-// chosen tells whether this host, which does not hold the image, has to: too few of
-// the hosts that are ready hold it, and no other comes before this one.
-func (v View) chosen(img Image) bool {
-	holds := map[string]bool{}
-	for _, node := range append(slices.Clone(v.Holders[img.Digest]), img.Node) {
-		holds[node] = slices.Contains(v.Nodes, node)
-	}
+// missing is how many more of the hosts that are ready have to hold an image; 0 also
+// if there is nobody left to fetch it from.
+func (v View) missing(img Image) int {
 	missing := copies
-	for _, ready := range holds {
+	for _, ready := range v.holders(img) {
 		if ready {
 			missing--
 		}
 	}
-	if missing <= 0 || missing == copies {
-		return false // enough, or nobody left to fetch from
+	if missing == copies {
+		return 0
 	}
+	return max(missing, 0)
+}
+
+// holders are the other hosts that have an image, and whether they are ready.
+func (v View) holders(img Image) map[string]bool {
+	holds := map[string]bool{}
+	for _, node := range append(slices.Clone(v.Holders[img.Digest]), img.Node) {
+		holds[node] = slices.Contains(v.Nodes, node)
+	}
+	return holds
+}
+
+// begins is when this host, which does not hold an image, has to fetch it (never if
+// it is zero): at once if it is among the first of those that could, later if it
+// comes after them. They may fail for reasons of their own, such as a full disk.
+func (v View) begins(img Image) time.Time {
+	missing := v.missing(img)
+	if missing == 0 {
+		return time.Time{}
+	}
+	holds := v.holders(img)
 	candidates := slices.DeleteFunc(slices.Clone(v.Nodes), func(node string) bool { return node != v.Self && holds[node] })
-	slices.SortFunc(candidates, func(a, b string) int {
-		return cmp.Or(cmp.Compare(weight(b, img.Digest), weight(a, img.Digest)), cmp.Compare(a, b))
-	})
-	return slices.Contains(candidates[:min(missing, len(candidates))], v.Self)
+	rendezvous.Rank(img.Digest.String(), candidates)
+	since, known := v.Lacking[img.Digest]
+	if !known {
+		since = v.Now
+	}
+	after := max(slices.Index(candidates, v.Self)-missing+1, 0)
+	return since.Add(time.Duration(after) * patience)
 }
 
-// weight ranks the hosts for an image (rendezvous hashing): a host that leaves or
-// comes changes the place of its own copies only.
-func weight(node string, dgst digest.Digest) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(node + "\x00" + dgst.String())) // a hash takes everything
-	return mix(h.Sum64())
-}
-
-// mix spreads the bits of a hash: names that differ in their last letters only have
-// FNV hashes that hardly differ (the finaliser of MurmurHash3).
-func mix(x uint64) uint64 {
-	x ^= x >> 33
-	x *= 0xff51afd7ed558ccd
-	x ^= x >> 33
-	x *= 0xc4ceb9fe1a85ec53
-	return x ^ x>>33
+// lacking notes since when images have been on too few hosts.
+func lacking(v View, since map[digest.Digest]time.Time) {
+	still := map[digest.Digest]bool{}
+	for _, img := range v.Images {
+		if img.Digest == "" || v.missing(img) == 0 {
+			continue
+		}
+		still[img.Digest] = true
+		if _, known := since[img.Digest]; !known {
+			since[img.Digest] = v.Now
+		}
+	}
+	maps.DeleteFunc(since, func(dgst digest.Digest, _ time.Time) bool { return !still[dgst] })
 }
 
 // expired notes since when records have been gone and returns those whose time is

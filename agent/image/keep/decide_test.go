@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"lighter.dev/lighter/api/rendezvous"
 )
 
 const shop = "docker.io/library/shop:latest"
@@ -18,13 +20,8 @@ var (
 
 // first is the host among nodes that fetches a digest first.
 func first(dgst digest.Digest, nodes ...string) string {
-	best := nodes[0]
-	for _, node := range nodes {
-		if weight(node, dgst) > weight(best, dgst) {
-			best = node
-		}
-	}
-	return best
+	rendezvous.Rank(dgst.String(), nodes)
+	return nodes[0]
 }
 
 func TestDecide(t *testing.T) {
@@ -34,6 +31,10 @@ func TestDecide(t *testing.T) {
 	image := Image{Namespace: "team", Names: []string{shop}, Digest: d1, Node: "a"}
 	abc := []string{"a", "b", "c"}
 	held := map[digest.Digest]bool{d1: true}
+	now := time.Now()
+	since := func(ago time.Duration) map[digest.Digest]time.Time {
+		return map[digest.Digest]time.Time{d1: now.Add(-ago)}
+	}
 	tests := []struct {
 		name string
 		view View
@@ -41,7 +42,10 @@ func TestDecide(t *testing.T) {
 	}{
 		{"nothing", View{Self: "a", Synced: true}, Plan{}},
 		{"just built: the second host fetches", View{Self: chosen, Nodes: abc, Images: []Image{image}}, Plan{Fetch: []Name{name}}},
-		{"the third does not", View{Self: other, Nodes: abc, Images: []Image{image}}, Plan{}},
+		{"the third does not", View{Now: now, Self: other, Nodes: abc, Images: []Image{image}}, Plan{Next: now.Add(patience)}},
+		{"nor before the second has had its time", View{Now: now, Self: other, Nodes: abc, Images: []Image{image}, Lacking: since(patience - 1)}, Plan{Next: now.Add(1)}},
+		{"it steps in for the second", View{Now: now, Self: other, Nodes: abc, Images: []Image{image}, Lacking: since(patience)}, Plan{Fetch: []Name{name}}},
+		{"which has come so far in the end", View{Now: now, Self: other, Nodes: abc, Images: []Image{image}, Lacking: since(time.Hour), Holders: map[digest.Digest][]string{d1: {"a", chosen}}}, Plan{}},
 		{"the builder has it", View{Self: "a", Nodes: abc, Images: []Image{image}, Held: held, Records: []Record{{Name: name}}}, Plan{}},
 		{"two hold it", View{Self: chosen, Nodes: abc, Images: []Image{image}, Holders: map[digest.Digest][]string{d1: {"a", other}}}, Plan{}},
 		{"one of two is lost", View{Self: chosen, Nodes: []string{chosen, "a"}, Images: []Image{image}, Holders: map[digest.Digest][]string{d1: {"a", other}}}, Plan{Fetch: []Name{name}}},
@@ -103,6 +107,24 @@ func TestPlacement(t *testing.T) {
 		if n := load[node]; n < images/4*7/10 || n > images/4*13/10 {
 			t.Errorf("%s keeps %d of %d images", node, n, images)
 		}
+	}
+}
+
+func TestLacking(t *testing.T) {
+	now := time.Now()
+	image := Image{Names: []string{shop}, Digest: d1, Node: "a"}
+	since := map[digest.Digest]time.Time{d2: now}
+	few := View{Now: now, Self: "b", Nodes: []string{"a", "b"}, Images: []Image{image, {Names: []string{"unbuilt"}}}}
+	lacking(few, since)
+	few.Now = now.Add(time.Hour)
+	lacking(few, since)
+	if want := map[digest.Digest]time.Time{d1: now}; !reflect.DeepEqual(since, want) {
+		t.Errorf("since %v, want %v", since, want)
+	}
+	few.Holders = map[digest.Digest][]string{d1: {"a", "c"}}
+	few.Nodes = []string{"a", "b", "c"}
+	if lacking(few, since); len(since) != 0 {
+		t.Errorf("since %v though two hosts hold it", since)
 	}
 }
 

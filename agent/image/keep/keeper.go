@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // quiet is how long a Keeper lets things happen before it looks: a roll-out changes
@@ -27,12 +29,13 @@ type Keeper struct {
 	log   *slog.Logger
 	wake  chan struct{}
 	since map[Record]time.Time
+	lacks map[digest.Digest]time.Time
 	tries retries
 }
 
 // New makes a Keeper; see Run.
 func New(world World, log *slog.Logger) *Keeper {
-	return &Keeper{world: world, log: log, wake: make(chan struct{}, 1), since: map[Record]time.Time{}, tries: retries{}}
+	return &Keeper{world: world, log: log, wake: make(chan struct{}, 1), since: map[Record]time.Time{}, lacks: map[digest.Digest]time.Time{}, tries: retries{}}
 }
 
 // Wake makes the Keeper look soon. Call it when something that View returns may have
@@ -75,7 +78,8 @@ func (k *Keeper) turn(ctx context.Context) time.Time {
 			}
 			return time.Now().Add(lastRetry)
 		}
-		view.Now = time.Now()
+		view.Now, view.Lacking = time.Now(), k.lacks
+		lacking(view, k.lacks)
 		plan := decide(view)
 		over, nextDrop := expired(plan.Gone, k.since, view.Now)
 		if len(over) > 0 {
@@ -85,7 +89,7 @@ func (k *Keeper) turn(ctx context.Context) time.Time {
 		k.tries.keep(todo)
 		name, ok, nextTry := k.tries.due(todo, view.Now)
 		if !ok {
-			return earlier(nextDrop, nextTry)
+			return earlier(plan.Next, earlier(nextDrop, nextTry))
 		}
 		if !k.ensure(ctx, name) {
 			return time.Time{}

@@ -5,19 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"lighter.dev/lighter/agent/image/meettest"
 )
-
-// turns orders what the test and the Keeper do. They never run at the same time,
-// but time alone, which synctest makes, tells the race detector nothing.
-var turns atomic.Int64
-
-func meet() { turns.Add(1) }
 
 // host is a World of one host: what it ensures it holds.
 type host struct {
@@ -37,8 +32,8 @@ func newHost(view View) *host {
 }
 
 func (h *host) View(context.Context) (View, error) {
-	meet()
-	defer meet()
+	meettest.Meet()
+	defer meettest.Meet()
 	h.looks++
 	view := h.view
 	view.Records = slices.Clone(h.view.Records)
@@ -46,11 +41,11 @@ func (h *host) View(context.Context) (View, error) {
 }
 
 func (h *host) Ensure(ctx context.Context, name Name) error {
-	meet()
-	defer meet()
+	meettest.Meet()
+	defer meettest.Meet()
 	h.at = append(h.at, time.Since(h.began))
 	pause(ctx, h.fetching)
-	meet()
+	meettest.Meet()
 	if h.fail != nil {
 		return h.fail
 	}
@@ -61,8 +56,8 @@ func (h *host) Ensure(ctx context.Context, name Name) error {
 }
 
 func (h *host) Drop(_ context.Context, records []Record) error {
-	meet()
-	defer meet()
+	meettest.Meet()
+	defer meettest.Meet()
 	h.dropped = append(h.dropped, records...)
 	h.view.Records = slices.DeleteFunc(h.view.Records, func(r Record) bool { return slices.Contains(records, r) })
 	return nil
@@ -83,16 +78,16 @@ func start(t *testing.T, h *host) *Keeper {
 		}
 	})
 	synctest.Wait()
-	meet()
+	meettest.Meet()
 	return k
 }
 
 // after lets time pass.
 func after(d time.Duration) {
-	meet()
+	meettest.Meet()
 	<-time.After(d)
 	synctest.Wait()
-	meet()
+	meettest.Meet()
 }
 
 // missing is a view in which host b has to fetch an image of host a.
@@ -141,6 +136,27 @@ func TestRetries(t *testing.T) {
 		}
 		h.fail = nil
 		after(lastRetry)
+		if len(h.ensured) != 1 {
+			t.Errorf("ensured %v", h.ensured)
+		}
+	})
+}
+
+// TestStepsIn: a host fetches in place of one that comes before it and does not
+// manage to, though nothing changes that would wake it.
+func TestStepsIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		view := missing()
+		view.Images[0].Names = view.Images[0].Names[:1]
+		view.Nodes = []string{"a", "b", "c", "d"}
+		view.Self = map[string]string{"b": "c", "c": "b", "d": "b"}[first(d1, "b", "c", "d")]
+		h := newHost(view)
+		start(t, h)
+		after(patience - time.Second)
+		if h.at != nil {
+			t.Errorf("tried after %v, before the first host has had its time", h.at)
+		}
+		after(2*patience + 2*time.Second) // the last host's turn has come, too
 		if len(h.ensured) != 1 {
 			t.Errorf("ensured %v", h.ensured)
 		}

@@ -8,19 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"lighter.dev/lighter/agent/image/meettest"
 )
-
-// turns orders what the test and the Reclaimer do. They never run at the same
-// time, but time alone, which synctest makes, tells the race detector nothing.
-var turns atomic.Int64
-
-func meet() { turns.Add(1) }
 
 // host is a World: a disk of 1000 bytes with images on it.
 type host struct {
@@ -35,7 +30,7 @@ type host struct {
 }
 
 func (h *host) Disk() (Disk, error) {
-	meet()
+	meettest.Meet()
 	free := 1000 - h.other - h.cache
 	for _, img := range h.images {
 		free -= img.Size
@@ -44,21 +39,21 @@ func (h *host) Disk() (Disk, error) {
 }
 
 func (h *host) Used(context.Context) (map[digest.Digest]bool, error) {
-	meet()
+	meettest.Meet()
 	return maps.Clone(h.used), nil
 }
 func (h *host) Asked() map[digest.Digest]time.Time { return nil }
 
 func (h *host) Images(context.Context) ([]Image, error) {
-	meet()
-	defer meet()
+	meettest.Meet()
+	defer meettest.Meet()
 	h.lists++
 	return slices.Clone(h.images), nil
 }
 
 func (h *host) Remove(_ context.Context, dgst digest.Digest) error {
-	meet()
-	defer meet()
+	meettest.Meet()
+	defer meettest.Meet()
 	if h.fail != nil {
 		return h.fail
 	}
@@ -72,15 +67,15 @@ func (h *host) Remove(_ context.Context, dgst digest.Digest) error {
 }
 
 func (h *host) TrimCache(context.Context) error {
-	meet()
-	defer meet()
+	meettest.Meet()
+	defer meettest.Meet()
 	h.cache /= 2
 	return nil
 }
 
 func (h *host) Warn(reason, _ string) {
-	meet()
-	defer meet()
+	meettest.Meet()
+	defer meettest.Meet()
 	h.events = append(h.events, reason)
 }
 
@@ -108,16 +103,16 @@ func start(t *testing.T, policy Policy, path string, h *host) (stop func()) {
 	stop = func() { cancel(); <-done }
 	t.Cleanup(stop)
 	synctest.Wait()
-	meet()
+	meettest.Meet()
 	return stop
 }
 
 // after lets time pass.
 func after(d time.Duration) {
-	meet()
+	meettest.Meet()
 	<-time.After(d)
 	synctest.Wait()
-	meet()
+	meettest.Meet()
 }
 
 func TestMakesRoom(t *testing.T) {

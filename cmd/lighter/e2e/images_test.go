@@ -108,6 +108,14 @@ func TestDockerSave(t *testing.T) {
 	if out := runsAs(t, to, "loaded", "tools:v1", "echo runs"); out != "runs" {
 		t.Errorf("the pod prints %q", out)
 	}
+	// Of an Image's names those that are asked for: one, or all tags of a repository.
+	lighter(t, "patch", "image", "tools-v1", "-n", from, "--type=merge", "-p", `{"spec":{"tags":["tools:v1","tools:v2","other:v1"]}}`)
+	for ref, want := range map[string]string{"tools:v2": "Loaded image: docker.io/library/tools:v2\n", "tools": "Loaded image: docker.io/library/tools:v1\nLoaded image: docker.io/library/tools:v2\n"} {
+		lighter(t, "save", "-n", from, "-o", path, ref)
+		if out := lighter(t, "load", "-n", namespace(t), "-i", path); !strings.HasSuffix(out, want) || strings.Contains(out, "other") {
+			t.Errorf("%s loads as\n%s\nwant %s", ref, out, want)
+		}
+	}
 	contains(t, "save of nothing", lighterFails(t, "save", "-n", from, "-o", path+"2", "tools:v2"), "no such image")
 	if _, err := os.Stat(path + "2"); err == nil {
 		t.Error("a failed save left a file")

@@ -53,38 +53,59 @@ func TestDockerLogout(t *testing.T) {
 	contains(t, "second logout", ann.run(t, "logout", host), "Not logged in")
 }
 
-// TestDockerPush: tag, push, remove and pull an image as with Docker.
-func TestDockerPush(t *testing.T) {
-	host := needRegistry(t)
-	t.Parallel()
-	ns := namespace(t)
+// pushed pushes an image of a namespace to the registry, as ann, who is logged in.
+func pushed(t *testing.T, host, ns string) (ann person, name string) {
+	t.Helper()
 	box(t, ns)
-	ann, stranger := newPerson(t), newPerson(t)
-	name := host + "/" + ns + "/box:v1"
-	ann.fails(t, []string{"push", "-n", ns, name}, "no such image", "near it: ", "box:v1")
+	ann, name = newPerson(t), host+"/"+ns+"/box:v1"
 	ann.run(t, "tag", "-n", ns, "box:v1", name)
-	stranger.fails(t, []string{"push", "-n", ns, name}, "wants credentials")
 	if r := ann.login(t, registryPassword); r.code != 0 {
 		t.Fatal(r.err)
 	}
 	out := ann.run(t, "push", "-n", ns, name)
 	contains(t, "push", out, "The push refers to repository ["+host+"/"+ns+"/box]", "v1: digest: sha256:", "Pushed")
+	return ann, name
+}
+
+// TestDockerPush: tag and push an image as with Docker.
+func TestDockerPush(t *testing.T) {
+	host := needRegistry(t)
+	t.Parallel()
+	ns := namespace(t)
+	stranger, missing := newPerson(t), host+"/"+ns+"/none:v1"
+	ann, name := pushed(t, host, ns)
+	ann.fails(t, []string{"push", "-n", ns, missing}, "no such image", "lighter images")
+	ann.fails(t, []string{"push", "-n", ns, host + "/" + ns + "/box:v2"}, "no such image", "near it: ", "box:v1")
+	stranger.fails(t, []string{"push", "-n", ns, name}, "wants credentials")
 	contains(t, "second push", ann.run(t, "push", "-n", ns, name), "Layer already exists", "v1: digest: sha256:")
+}
+
+// TestDockerPull: pull an image to all hosts or to one, use it, push and remove it,
+// as with Docker.
+func TestDockerPull(t *testing.T) {
+	host := needRegistry(t)
+	t.Parallel()
+	ns := namespace(t)
+	ann, name := pushed(t, host, ns)
+	digest := digestOfTag(t, ns, name)
 	contains(t, "rmi", ann.run(t, "rmi", "-n", ns, name), "Untagged: "+name)
 
-	stranger.fails(t, []string{"pull", "-n", ns, name}, "wants credentials")
+	newPerson(t).fails(t, []string{"pull", "-n", ns, name}, "wants credentials")
 	ann.fails(t, []string{"pull", "-n", ns, strings.TrimSuffix(name, "v1") + "v2"}, "v2", "not")
-	out = ann.run(t, "pull", "-n", ns, name)
-	contains(t, "pull", out, "host-1: ", "host-2: Pull complete", "host-3: ", "Digest: sha256:", name)
+	out := ann.run(t, "pull", "-n", ns, name)
+	contains(t, "pull", out, "host-1: ", "host-2: Pull complete", "host-3: ", "Digest: "+digest, name)
 	out = ann.run(t, "images", "-n", ns, name, "--format", "{{.Repository}} {{.Tag}} {{.Hosts}}")
 	contains(t, "images", out, host+"/"+ns+"/box v1 [host-1 host-2 host-3]")
-	contains(t, "push of a pulled image", ann.run(t, "push", "-n", ns, name), "digest: sha256:")
 	out = ann.run(t, "pull", "-n", ns, "--node", "host-2", "-q", name)
 	if strings.TrimSpace(out) != name {
 		t.Errorf("quiet pull says %q", out)
 	}
-	out = ann.run(t, "rmi", "-n", ns, name)
-	contains(t, "rmi of a pulled image", out, "Untagged: "+name)
+	if out := runsAs(t, ns, "pulled", name, "echo runs"); out != "runs" {
+		t.Errorf("the pod prints %q", out)
+	}
+	lighter(t, "delete", "pod", "-n", ns, "pulled")
+	contains(t, "push of a pulled image", ann.run(t, "push", "-n", ns, name), "digest: "+digest)
+	contains(t, "rmi of a pulled image", ann.run(t, "rmi", "-n", ns, name), "Untagged: "+name)
 	if out := ann.run(t, "images", "-n", ns, "-q", name); strings.TrimSpace(out) != "" {
 		t.Errorf("after rmi there is still %s", out)
 	}

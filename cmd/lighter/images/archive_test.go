@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"lighter.dev/lighter/api/agentapi"
 )
 
 // tarOf makes an archive of names and contents, in that order.
@@ -87,14 +89,20 @@ func TestReadArchive(t *testing.T) {
 }
 
 func TestMerge(t *testing.T) {
-	a, b := digestOf('a'), digestOf('b')
+	a, b, c := digestOf('a'), digestOf('b'), digestOf('c')
 	var out bytes.Buffer
 	m := newMerger(&out)
-	for _, archive := range [][]byte{
-		tarOf(t, "oci-layout", "{}", "blobs/sha256/base", "base", "blobs/sha256/a", "a", "index.json", indexOf(a, annotationName+"=shop:v1"), "manifest.json", `[{"Config":"a","RepoTags":["shop:v1"],"Layers":["base"]}]`),
-		tarOf(t, "oci-layout", "{}", "blobs/sha256/base", "base", "index.json", indexOf(b, annotationName+"=web:v1"), "manifest.json", `[{"Config":"b","RepoTags":["web:v1"],"Layers":["base"]}]`),
+	for _, in := range []struct {
+		archive []byte
+		names   []string
+	}{
+		{tarOf(t, "oci-layout", "{}", "blobs/sha256/base", "base", "blobs/sha256/a", "a", "index.json", indexOf(a, annotationName+"=shop:v1", a, annotationName+"=shop:v2"),
+			"manifest.json", `[{"Config":"a","RepoTags":["shop:v1","shop:v2"],"Layers":["base"]}]`), []string{"docker.io/library/shop:v2"}},
+		{tarOf(t, "oci-layout", "{}", "blobs/sha256/base", "base", "index.json", indexOf(b, annotationName+"=web:v1"), "manifest.json", `[{"Config":"b","RepoTags":["web:v1"],"Layers":["base"]}]`),
+			[]string{"docker.io/library/web:v1", "reg.example/web:v2"}},
+		{tarOf(t, "index.json", indexOf(c, annotationName+"=empty:v1"), "manifest.json", `[{"Config":"c","RepoTags":["empty:v1"],"Layers":null}]`), nil},
 	} {
-		if err := m.add(bytes.NewReader(archive)); err != nil {
+		if err := m.add(bytes.NewReader(in.archive), in.names); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -105,11 +113,50 @@ func TestMerge(t *testing.T) {
 		t.Errorf("a shared blob is there %d times", n)
 	}
 	got, err := readArchive(bytes.NewReader(out.Bytes()))
-	if want := "[{" + a + " [shop:v1]} {" + b + " [web:v1]}]"; err != nil || fmt.Sprint(got) != want {
+	if want := "[{" + a + " [docker.io/library/shop:v2]} {" + b + " [docker.io/library/web:v1 reg.example/web:v2]} {" + c + " []}]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%v, %v, want %s", got, err, want)
 	}
-	wants(t, "manifest.json", out.String(), `[{"Config":"a","RepoTags":["shop:v1"],"Layers":["base"]},{"Config":"b","RepoTags":["web:v1"],"Layers":["base"]}]`)
-	if err := newMerger(&out).add(strings.NewReader("no archive, but long enough to be none" + strings.Repeat(".", 600))); err == nil {
+	wants(t, "manifest.json", out.String(), `[{"Config":"a","RepoTags":["shop:v2"],"Layers":["base"]},{"Config":"b","RepoTags":["web:v1","reg.example/web:v2"],"Layers":["base"]},{"Config":"c","RepoTags":null,"Layers":[]}]`)
+	if err := newMerger(&out).add(strings.NewReader("no archive, but long enough to be none"+strings.Repeat(".", 600)), nil); err == nil {
 		t.Error("text was taken for an archive")
+	}
+}
+
+// TestSaving: the names that are asked for are written, and no others.
+func TestSaving(t *testing.T) {
+	shop := imageObject("shop", digestOf('a'), "shop:v1", "shop:v2", "reg.example/shop:v1")
+	d := newDesk(t, map[string]*agent{"host-1": {held: []agentapi.Image{
+		{Digest: digestOf('b'), Names: []string{"docker.io/library/web:v1"}}, {Digest: digestOf('c'), Names: []string{"docker.io/library/web:v2"}},
+	}}}, shop)
+	tests := []struct{ refs, want string }{
+		{"shop:v1", "[{a [docker.io/library/shop:v1]}]"},
+		{"shop", "[{a [docker.io/library/shop:v1 docker.io/library/shop:v2]}]"},
+		{"shop:v2 reg.example/shop:v1 shop:v2", "[{a [docker.io/library/shop:v2 reg.example/shop:v1]}]"},
+		{"web", "[{b [docker.io/library/web:v1]} {c [docker.io/library/web:v2]}]"},
+		{digestOf('a'), "[{a []}]"},
+		{"bbbbbb", "[{b []}]"},
+		{"shop@" + digestOf('a') + " shop:v1", "[{a [docker.io/library/shop:v1]}]"},
+	}
+	for _, tt := range tests {
+		var images []saving
+		for _, ref := range strings.Fields(tt.refs) {
+			rows, err := d.findAll(t.Context(), ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, row := range rows {
+				images = addSaving(images, row, ref)
+			}
+		}
+		var got []string
+		for _, image := range images {
+			got = append(got, fmt.Sprintf("{%.1s %v}", strings.TrimPrefix(image.row.Digest, "sha256:"), image.names))
+		}
+		if fmt.Sprint(got) != tt.want {
+			t.Errorf("%s: %v, want %s", tt.refs, got, tt.want)
+		}
+	}
+	if _, err := d.findAll(t.Context(), "nothing"); !errors.Is(err, errNoImage) {
+		t.Errorf("a name that nothing has: %v", err)
 	}
 }

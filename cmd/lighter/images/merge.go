@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 
+	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -27,8 +29,9 @@ func newMerger(w io.Writer) *merger {
 	}}
 }
 
-// add copies an archive's files, and keeps its indexes for the end.
-func (m *merger) add(archive io.Reader) error {
+// add copies the files of an archive of one image, and keeps its indexes for the end,
+// with these names: the archive of an Image object has all that the object declares.
+func (m *merger) add(archive io.Reader, names []string) error {
 	files := tar.NewReader(archive)
 	for {
 		header, err := files.Next()
@@ -44,13 +47,13 @@ func (m *merger) add(archive io.Reader) error {
 			if err := decodeFile(files, &index); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			m.index.Manifests = append(m.index.Manifests, index.Manifests...)
+			m.index.Manifests = append(m.index.Manifests, nameManifests(index.Manifests, names)...)
 		case name == manifestFile:
 			var entries []dockerEntry
 			if err := decodeFile(files, &entries); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			m.entries = append(m.entries, entries...)
+			m.entries = append(m.entries, nameEntries(entries, names)...)
 		case m.written[name]:
 		default:
 			m.written[name] = true
@@ -59,6 +62,46 @@ func (m *merger) add(archive io.Reader) error {
 			}
 		}
 	}
+}
+
+// nameManifests gives each manifest of an index these names, as containerd and Docker
+// write them.
+func nameManifests(manifests []ocispec.Descriptor, names []string) []ocispec.Descriptor {
+	var named []ocispec.Descriptor
+	seen := map[digest.Digest]bool{}
+	for _, m := range manifests {
+		if seen[m.Digest] {
+			continue // the same under another name
+		}
+		seen[m.Digest] = true
+		m.Annotations = maps.Clone(m.Annotations)
+		delete(m.Annotations, annotationName)
+		delete(m.Annotations, ocispec.AnnotationRefName)
+		if len(names) == 0 {
+			named = append(named, m)
+		}
+		for _, name := range names {
+			copied := m
+			copied.Annotations = map[string]string{annotationName: name, ocispec.AnnotationRefName: familiar(name)[1]}
+			maps.Copy(copied.Annotations, m.Annotations)
+			named = append(named, copied)
+		}
+	}
+	return named
+}
+
+// nameEntries is nameManifests for manifest.json.
+func nameEntries(entries []dockerEntry, names []string) []dockerEntry {
+	for i := range entries {
+		entries[i].RepoTags = nil
+		for _, name := range names {
+			entries[i].RepoTags = append(entries[i].RepoTags, shortName(name))
+		}
+		if entries[i].Layers == nil {
+			entries[i].Layers = []string{} // readers take null for a damaged archive
+		}
+	}
+	return entries
 }
 
 func (m *merger) copy(header *tar.Header, r io.Reader) error {
