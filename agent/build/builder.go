@@ -212,7 +212,7 @@ func (b *Builder) join() (leave func(), err error) {
 	return b.wg.Done, nil
 }
 
-var errClosed = errors.New("the agent is stopping: apply again to build elsewhere")
+var errClosed = errors.New("the agent is stopping: another try builds elsewhere")
 
 type noEvents struct{}
 

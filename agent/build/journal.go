@@ -8,6 +8,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // result is what a successful build made.
@@ -36,13 +38,30 @@ type entry struct {
 	UID             types.UID
 	// Work is what is done, a build if empty.
 	Work Work `json:",omitempty"`
+	// ByCluster: nobody has to ask for the build again, controller/image does.
+	ByCluster bool `json:",omitempty"`
 	// Generation is the Image's metadata.generation that is built.
 	Generation int64
 	// Outcome is nil while the build runs.
 	Outcome *outcome
 }
 
+func newEntry(img *v1alpha1.Image, what Work) entry {
+	return entry{
+		Namespace: img.Namespace, Name: img.Name, UID: img.UID, Work: what, Generation: img.Generation,
+		ByCluster: what == building && img.Spec.Source.BuiltByCluster(),
+	}
+}
+
 func (e entry) key() string { return e.Namespace + "/" + e.Name }
+
+// again is what follows after it was cut off.
+func (e entry) again() string {
+	if e.ByCluster {
+		return "The cluster builds it again by itself."
+	}
+	return e.Work.words().again
+}
 
 // journal keeps one file per Image that this host builds. It is written by the
 // holder of the Image's turn only.

@@ -35,7 +35,7 @@ type report struct {
 // begin notes in the journal and in the status that a build, or other work on the
 // Image's content, runs.
 func (b *Builder) begin(ctx context.Context, img *v1alpha1.Image, what Work) (*report, error) {
-	e := entry{Namespace: img.Namespace, Name: img.Name, UID: img.UID, Work: what, Generation: img.Generation}
+	e := newEntry(img, what)
 	if err := b.journal.put(e); err != nil {
 		return nil, fmt.Errorf("note the %s: %w", what.words().noun, err)
 	}
@@ -59,8 +59,8 @@ func (r *report) succeeded(res result) {
 func (r *report) failed(reason, message string, cancelled bool) {
 	o := outcome{Reason: reason, Message: cut(message, maxMessage), At: metav1.Now()}
 	if cancelled {
-		w := r.entry.Work.words()
-		o.Reason, o.Message = v1alpha1.ReasonBuildCancelled, "the "+w.noun+" was cancelled: its client or its host went away. "+w.again
+		o.Reason = v1alpha1.ReasonBuildCancelled
+		o.Message = "the " + r.entry.Work.words().noun + " was cancelled: its client or its host went away. " + r.entry.again()
 	}
 	r.end(o)
 }
@@ -88,8 +88,8 @@ func (r *report) end(o outcome) {
 // off by the end of its agent.
 func (b *Builder) settle(e entry) <-chan struct{} {
 	if e.Outcome == nil {
-		w := e.Work.words()
-		e.Outcome = &outcome{Reason: v1alpha1.ReasonBuildCancelled, Message: "the " + w.noun + " was cut off: its agent ended. " + w.again, At: metav1.Now()}
+		message := "the " + e.Work.words().noun + " was cut off: its agent ended. " + e.again()
+		e.Outcome = &outcome{Reason: v1alpha1.ReasonBuildCancelled, Message: message, At: metav1.Now()}
 	}
 	done := make(chan struct{})
 	b.wg.Go(func() {

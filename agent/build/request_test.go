@@ -236,6 +236,28 @@ func TestSessionsAreOfTheImage(t *testing.T) {
 	}
 }
 
+// TestAgain: what was cut off is repeated by whoever made it, or by the cluster.
+func TestAgain(t *testing.T) {
+	const byCluster, apply = "The cluster builds it again by itself.", "Apply again to build."
+	for _, test := range []struct {
+		source v1alpha1.ImageSource
+		work   Work
+		want   string
+	}{
+		{v1alpha1.ImageSource{Path: "."}, building, apply},
+		{v1alpha1.ImageSource{Git: &v1alpha1.GitSource{URL: "ssh://git@example.com/shop"}}, building, apply}, // wants the client's key
+		{v1alpha1.ImageSource{Git: &v1alpha1.GitSource{URL: "https://example.com/shop"}}, building, byCluster},
+		{v1alpha1.ImageSource{Inline: "FROM scratch"}, building, byCluster},
+		{v1alpha1.ImageSource{ConfigMap: &v1alpha1.ConfigMapSource{Name: "shop"}}, building, byCluster},
+		{v1alpha1.ImageSource{Archive: &v1alpha1.ArchiveSource{}}, Import, "Send the archive again."},
+		{v1alpha1.ImageSource{Container: &v1alpha1.ContainerSource{}}, Commit, "Commit the container again."},
+	} {
+		if got := newEntry(&v1alpha1.Image{Spec: v1alpha1.ImageSpec{Source: test.source}}, test.work).again(); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.source, got, test.want)
+		}
+	}
+}
+
 // TestSuperseded: a host that comes back does not spoil what another one made.
 func TestSuperseded(t *testing.T) {
 	const running, ended = metav1.ConditionTrue, metav1.ConditionFalse

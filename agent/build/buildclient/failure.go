@@ -48,7 +48,7 @@ func (cfg Config) failure(ctx context.Context, err error, rec *record) error {
 		return fmt.Errorf("build cancelled: %w", ctx.Err())
 	}
 	if grpcerrors.Code(err) == codes.Unavailable {
-		return fmt.Errorf("the connection to the builder broke, its host may be gone: apply again to build: %w", err)
+		return fmt.Errorf("the connection to the builder broke, its host may be gone; another try goes to another host: %w", err)
 	}
 	var source strings.Builder
 	for _, s := range errdefs.Sources(err) {

@@ -47,6 +47,11 @@ func (c *Cluster) remove(ctx context.Context, ref string, force bool) error {
 		return fmt.Errorf("the image has several names (%s): remove them by name, or all with -f", strings.Join(names, ", "))
 	}
 	for _, row := range going {
+		if !force && !c.alone() { // alone, the agent refuses what its own containers use
+			if err := c.refuse(ctx, rows, row); err != nil {
+				return err
+			}
+		}
 		if err := c.removeRow(ctx, row, force); err != nil {
 			return err
 		}
@@ -62,16 +67,39 @@ func contains(rows []Row, row Row) bool {
 	return slices.ContainsFunc(rows, func(r Row) bool { return r.Name == row.Name && r.Object == row.Object })
 }
 
-func (c *Cluster) removeRow(ctx context.Context, row Row, force bool) error {
-	if !force && !c.alone() { // alone, the agent refuses what its own containers use
-		pods, err := c.Kube.CoreV1().Pods(c.Namespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return fmt.Errorf("list pods: %w", err)
-		}
-		if users := usersOf(pods.Items, row); len(users) > 0 {
-			return fmt.Errorf("running pods use it: %s; delete them first, or remove it all the same with -f", strings.Join(users, ", "))
-		}
+// refuse is Docker's rule for what was pulled: the last name of an image that a
+// container uses, running or stopped, stays. A name that an object declares stays
+// while a pod may want it, as pods find the content by it.
+func (c *Cluster) refuse(ctx context.Context, rows []Row, row Row) error {
+	if row.Object == "" && (row.Containers == 0 || namedBeside(rows, row)) {
+		return nil
 	}
+	pods, err := c.Kube.CoreV1().Pods(c.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list pods: %w", err)
+	}
+	users := usersOf(pods.Items, row)
+	switch {
+	case len(users) > 0:
+		return fmt.Errorf("running pods use it: %s; delete them first, or remove it all the same with -f", strings.Join(users, ", "))
+	case row.Object == "":
+		return fmt.Errorf("%d containers of other pods use it, on %s; remove them first, or take the name away all the same with -f", row.Containers, strings.Join(row.Hosts, ", "))
+	}
+	return nil
+}
+
+// namedBeside tells whether another pulled name leads to the same content on all hosts
+// that have it under this one.
+func namedBeside(rows []Row, row Row) bool {
+	missing := func(other Row) bool {
+		return slices.ContainsFunc(row.Hosts, func(host string) bool { return !slices.Contains(other.Hosts, host) })
+	}
+	return slices.ContainsFunc(rows, func(r Row) bool {
+		return r.Object == "" && r.Name != "" && r.Name != row.Name && r.Digest == row.Digest && !missing(r)
+	})
+}
+
+func (c *Cluster) removeRow(ctx context.Context, row Row, force bool) error {
 	if row.Object != "" {
 		return c.removeDeclared(ctx, row)
 	}

@@ -86,3 +86,32 @@ func TestRemove(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusePulled: of a pulled image the last name stays while a container uses it;
+// pods that merely name it do not matter.
+func TestRefusePulled(t *testing.T) {
+	const one, two = "docker.io/library/nginx:1", "docker.io/library/nginx:2"
+	row := func(name string, containers int, hosts ...string) Row {
+		return Row{Name: name, Digest: digestOf('c'), Containers: containers, Hosts: hosts}
+	}
+	tests := []struct {
+		name string
+		pod  string // the image that it runs
+		rows []Row  // the first one goes
+		text string // of the refusal
+	}{
+		{"nothing uses it, though a pod waits for it", one, []Row{row(one, 0, "host-1")}, ""},
+		{"a pod uses it", one, []Row{row(one, 1, "host-1")}, "running pods use it: web"},
+		{"a pod of another namespace does, or a container that was stopped", "other", []Row{row(one, 2, "host-1", "host-2")}, "2 containers of other pods use it, on host-1, host-2"},
+		{"there is another name", one, []Row{row(one, 1, "host-1"), row(two, 1, "host-1", "host-2")}, ""},
+		{"but not on every host", one, []Row{row(one, 1, "host-1", "host-2"), row(two, 1, "host-2")}, "running pods use it"},
+		{"the other name is of another version", one, []Row{row(one, 1, "host-1"), {Name: two, Digest: digestOf('d'), Hosts: []string{"host-1"}}}, "running pods use it"},
+	}
+	for _, test := range tests {
+		d := newDesk(t, nil, podOf("web", test.pod, corev1.PodRunning))
+		err := d.refuse(t.Context(), test.rows, test.rows[0])
+		if (err == nil) != (test.text == "") || err != nil && !strings.Contains(err.Error(), test.text) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.text)
+		}
+	}
+}
