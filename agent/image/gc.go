@@ -175,7 +175,18 @@ func (s *Store) sweep(ctx context.Context) error {
 	errs = append(errs, os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700))
 	if len(pulls) > 0 {
 		s.log.Info("unfinished pulls of the last run removed", "count", len(pulls))
-		errs = append(errs, s.GC(ctx))
+		errs = append(errs, s.doubtSnapshots(ctx), s.GC(ctx))
 	}
 	return errors.Join(errs...)
+}
+
+// doubtSnapshots makes the next collection compare what the storage driver has with
+// what the database knows, which it does after a removal only: an agent that is
+// killed may have made a layer that it did not come to note.
+func (s *Store) doubtSnapshots(ctx context.Context) error {
+	const key = "sweep"
+	if _, err := s.snap.Prepare(ctx, key, ""); err != nil && !errdefs.IsAlreadyExists(err) {
+		return err
+	}
+	return s.snap.Remove(ctx, key)
 }

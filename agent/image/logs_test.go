@@ -12,6 +12,9 @@ import (
 
 func TestMain(m *testing.M) {
 	RouteLibraryLogs(slog.New(slog.DiscardHandler))
+	if root := os.Getenv(childRoot); root != "" {
+		pullAsChild(root, os.Getenv(childPulls))
+	}
 	os.Exit(m.Run())
 }
 

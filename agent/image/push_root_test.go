@@ -34,9 +34,12 @@ type tracedRegistry struct {
 	asked []string
 }
 
-func traced(t testing.TB) *tracedRegistry {
+func traced(t testing.TB) *tracedRegistry { return tracedBy(t, "") }
+
+// tracedBy has more in the real registry's configuration.
+func tracedBy(t testing.TB, extra string) *tracedRegistry {
 	t.Helper()
-	behind, _ := realRegistry(t, "")
+	behind, _ := realRegistry(t, extra)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: behind})

@@ -277,6 +277,61 @@ func TestMirrorSettings(t *testing.T) {
 	}
 }
 
+// TestMirrorFallback: what a mirror does not have, or fails to send, comes from the
+// registry behind it, though the mirror was asked first.
+func TestMirrorFallback(t *testing.T) {
+	fx := newFixture(t, map[string]string{"a": random(100_000)})
+	layer := fx.layers[0].Digest
+	hang := make(chan struct{})
+	defer close(hang)
+	isLayer := func(r *http.Request) bool {
+		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, layer.String())
+	}
+	refuse := func(code int, concerns func(*http.Request) bool) func(http.ResponseWriter, *http.Request, []byte) bool {
+		return func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+			if concerns(r) {
+				w.WriteHeader(code)
+			}
+			return concerns(r)
+		}
+	}
+	all := func(*http.Request) bool { return true }
+	for name, fault := range map[string]func(http.ResponseWriter, *http.Request, []byte) bool{
+		"does not have the image": refuse(http.StatusNotFound, all),
+		"does not have the layer": refuse(http.StatusNotFound, isLayer),
+		"is out of order":         refuse(http.StatusServiceUnavailable, all),
+		"cannot read the layer":   refuse(http.StatusInternalServerError, isLayer),
+		"refuses":                 refuse(http.StatusForbidden, all),
+		"hangs": func(http.ResponseWriter, *http.Request, []byte) bool {
+			<-hang
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			origin, mirror := &fakeRegistry{image: fx}, &fakeRegistry{image: fx, fault: fault}
+			so, sm := httptest.NewServer(origin), httptest.NewServer(mirror)
+			defer so.Close()
+			defer func() { sm.CloseClientConnections(); go sm.Close() }() // one hangs until the test ends
+			host := so.Listener.Addr().String()
+			s := open(t, func(c *Config) {
+				c.stall, c.Registries = 300*time.Millisecond, map[string]Registry{host: {Mirrors: []string{sm.URL}}}
+			})
+			img, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/x:v1"})
+			if err != nil || img.Target != fx.manifest.Digest {
+				t.Fatalf("%v, %v", img.Target, err)
+			}
+			if n := origin.requests(layer); n != 1 {
+				t.Errorf("the registry was asked for the layer %d times", n)
+			}
+			mirror.mu.Lock()
+			defer mirror.mu.Unlock()
+			if len(mirror.gets) == 0 {
+				t.Error("the mirror was not asked")
+			}
+		})
+	}
+}
+
 func writePEM(t testing.TB, path, kind string, der []byte) {
 	t.Helper()
 	must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))

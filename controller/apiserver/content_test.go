@@ -101,7 +101,7 @@ func TestQuestionsToAgents(t *testing.T) {
 	}{
 		{"POST", "shop/content", large, "POST /images/import?image=shop&" + about},
 		{"POST", "shop/content?ref=b%26c&namespace=kube-system&image=other", large, "POST /images/import?image=shop&" + about + "&ref=b%26c"},
-		{"GET", "shop/content?namespace=kube-system", nil, "GET /images/save?" + about + "&ref=shop%3Av1&ref=reg.example%2Fshop"},
+		{"GET", "shop/content?namespace=kube-system", nil, "GET /images/save?" + about + "&ref=docker.io%2Flibrary%2Fshop%3Av1%40sha256%3A1&ref=reg.example%2Fshop%3Alatest%40sha256%3A1"},
 		{"GET", "shop/details", nil, "GET /images/inspect?" + about + "&ref=shop%3Av1%40sha256%3A1"},
 		{"POST", "shop/push", []byte("{}"), "POST /images/push?" + about + "&ref=shop%3Av1%40sha256%3A1&to=shop%3Av1"},
 		{"POST", "shop/push?to=reg.example/shop:latest", nil, "POST /images/push?" + about + "&ref=reg.example%2Fshop%40sha256%3A1&to=reg.example%2Fshop%3Alatest"},

@@ -68,14 +68,21 @@ func (r imageRoutes) takeContent(ctx context.Context, image *v1alpha1.Image, opt
 	return &question{node: node, path: agentapi.PathImport, query: query}, nil
 }
 
-// giveContent asks for an archive with all of the image's names.
+// giveContent asks for an archive with all of the image's names, by its digest: the
+// agent may not have heard yet of a name that was just added.
 func (r imageRoutes) giveContent(ctx context.Context, image *v1alpha1.Image, _ runtime.Object) (*question, error) {
 	node, err := r.holder(ctx, image)
 	if err != nil {
 		return nil, err
 	}
 	query := about(image)
-	query[agentapi.ParamRef] = image.Spec.Tags
+	for _, tag := range image.Spec.Tags {
+		name, err := v1alpha1.NormalizeTag(tag)
+		if err != nil {
+			return nil, apierrors.NewInternalError(err) // the API has checked it
+		}
+		query.Add(agentapi.ParamRef, pinned(image, name))
+	}
 	return &question{node: node, path: agentapi.PathSave, query: query}, nil
 }
 
