@@ -71,11 +71,7 @@ func (f *buildFlags) run(cmd *cobra.Command, config *genericclioptions.ConfigFla
 	if err := f.parse(cmd); err != nil {
 		return usageError{err}
 	}
-	api, err := config.ToRESTConfig()
-	if err != nil {
-		return err
-	}
-	namespace, _, err := config.ToRawKubeConfigLoader().Namespace()
+	api, namespace, err := target(config)
 	if err != nil {
 		return err
 	}

@@ -38,11 +38,7 @@ target, arguments and names. Nobody else can connect: the socket is its owner's.
   buildctl --addr unix:///tmp/shop.sock build --frontend dockerfile.v0 --local context=. --local dockerfile=.
   docker buildx create --name shop --driver remote unix:///tmp/shop.sock && docker buildx build --builder shop .`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := config.ToRESTConfig()
-			if err != nil {
-				return err
-			}
-			namespace, _, err := config.ToRawKubeConfigLoader().Namespace()
+			api, namespace, err := target(config)
 			if err != nil {
 				return err
 			}

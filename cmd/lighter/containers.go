@@ -37,11 +37,7 @@ func containerVerb(cmd *cobra.Command, run func(ctx context.Context, c *containe
 }
 
 func containerCluster(cmd *cobra.Command, flags *genericclioptions.ConfigFlags) (*containers.Cluster, error) {
-	config, err := flags.ToRESTConfig()
-	if err != nil {
-		return nil, err
-	}
-	namespace, _, err := flags.ToRawKubeConfigLoader().Namespace()
+	config, namespace, err := target(flags)
 	if err != nil {
 		return nil, err
 	}

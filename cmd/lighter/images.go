@@ -13,11 +13,7 @@ import (
 
 // imageCluster is the cluster that the flags lead to, for verbs on images.
 func imageCluster(cmd *cobra.Command, flags *genericclioptions.ConfigFlags) (*images.Cluster, error) {
-	config, err := flags.ToRESTConfig()
-	if err != nil {
-		return nil, err
-	}
-	namespace, _, err := flags.ToRawKubeConfigLoader().Namespace()
+	config, namespace, err := target(flags)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/rest"
 	kubectlcmd "k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
@@ -117,4 +118,13 @@ func newKubectlRoot(name string, args []string) *cobra.Command {
 // configFlags are kubectl's connection flags with its own limits for discovery.
 func configFlags() *genericclioptions.ConfigFlags {
 	return genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
+}
+
+// target is where the connection flags lead to.
+func target(flags *genericclioptions.ConfigFlags) (config *rest.Config, namespace string, err error) {
+	if config, err = flags.ToRESTConfig(); err != nil {
+		return nil, "", err
+	}
+	namespace, _, err = flags.ToRawKubeConfigLoader().Namespace()
+	return config, namespace, err
 }
