@@ -65,9 +65,9 @@ func ours(t *testing.T) tool {
 	return tool{"lighter", shared.binary}
 }
 
-// TestBuildCommand: names, arguments, a secret, labels; built again from the
+// TestDockerBuild: names, arguments, a secret, labels; built again from the
 // cache; run by both names.
-func TestBuildCommand(t *testing.T) {
+func TestDockerBuild(t *testing.T) {
 	t.Parallel()
 	ns, k := namespace(t), ours(t)
 	dir := source(t, map[string]string{

@@ -277,8 +277,8 @@ func TestDockerInspect(t *testing.T) {
 	contains(t, "inspect of nothing", lighterFails(t, "inspect", "-n", ns, "nobody"), "[]", "no such image: nobody")
 }
 
-// TestDockerOnHost: a host answers by itself, on its socket.
-func TestDockerOnHost(t *testing.T) {
+// TestDockerSockets: a host answers by itself, on its socket.
+func TestDockerSockets(t *testing.T) {
 	ns := namespace(t)
 	t.Parallel()
 	box(t, ns)
