@@ -176,6 +176,8 @@ func TestGitImage(t *testing.T) {
 	commit("second")
 	lighter(t, "apply", "-n", ns, "-f", path)
 	runs(t, ns, "site", "/page", "second")
+	lighter(t, "build", "-q", "-n", ns, "-t", "by-url", repository.url+"#trunk:web")
+	runs(t, ns, "by-url", "/page", "second")
 	create(t, ns, imageManifest("lost", fmt.Sprintf("git: {url: %q, ref: nowhere}", repository.url)))
 	if failure := builtCondition(t, ns, "lost", v1alpha1.ReasonBuildFailed); !strings.Contains(failure.Message, "nowhere") {
 		t.Errorf("a branch that is not there: %s", failure.Message)
