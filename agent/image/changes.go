@@ -25,42 +25,40 @@ func (s *Store) Changes(ctx context.Context, containerID string, mountPoints []s
 		return nil, fmt.Errorf("changes of container %s: %w", containerID, err)
 	}
 	defer release()
-	found, err := s.compare(ctx, containerKey(containerID))
-	if err != nil {
-		return nil, fmt.Errorf("changes of container %s: %w", containerID, err)
-	}
-	return withoutMountPoints(found, mountPoints), nil
-}
-
-// compare walks a snapshot beside its parent.
-func (s *Store) compare(ctx context.Context, key string) (found []agentapi.Change, err error) {
-	info, err := s.snap.Stat(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	upper, err := s.snap.Mounts(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	view := "compare/" + uuid.NewString()
-	lower, err := s.snap.View(ctx, view, info.Parent)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.snap.Remove(context.WithoutCancel(ctx), view)) }()
+	var found []agentapi.Change
 	note := func(kind fs.ChangeKind, path string, _ os.FileInfo, err error) error {
 		if letter, ok := letters[kind]; ok && err == nil {
 			found = append(found, agentapi.Change{Kind: letter, Path: path})
 		}
 		return err
 	}
+	err = s.beside(ctx, containerKey(containerID), func(before, after string) error { return fs.Changes(ctx, before, after, note) })
+	if err != nil {
+		return nil, fmt.Errorf("changes of container %s: %w", containerID, err)
+	}
+	return withoutMountPoints(found, mountPoints), nil
+}
+
+// beside mounts a snapshot and its parent for as long as do runs.
+func (s *Store) beside(ctx context.Context, key string, do func(before, after string) error) (err error) {
+	info, err := s.snap.Stat(ctx, key)
+	if err != nil {
+		return err
+	}
+	upper, err := s.snap.Mounts(ctx, key)
+	if err != nil {
+		return err
+	}
+	view := "compare/" + uuid.NewString()
+	lower, err := s.snap.View(ctx, view, info.Parent)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.snap.Remove(context.WithoutCancel(ctx), view)) }()
 	// Read-only: the container may have the same mounted.
-	err = mount.WithTempMount(ctx, lower, func(before string) error {
-		return mount.WithReadonlyTempMount(ctx, upper, func(after string) error {
-			return fs.Changes(ctx, before, after, note)
-		})
+	return mount.WithTempMount(ctx, lower, func(before string) error {
+		return mount.WithReadonlyTempMount(ctx, upper, func(after string) error { return do(before, after) })
 	})
-	return found, err
 }
 
 var letters = map[fs.ChangeKind]string{
@@ -70,23 +68,30 @@ var letters = map[fs.ChangeKind]string{
 // madeByRuntime are mount points of every container.
 var madeByRuntime = []string{"/dev", "/proc", "/sys", "/run/secrets"}
 
+// mountPoints are paths in a container at which something is mounted.
+type mountPoints []string
+
+// hide: what is at this path in the file system cannot be seen in the container.
+func (m mountPoints) hide(name string) bool {
+	return slices.ContainsFunc(m, func(point string) bool { return name == point || strings.HasPrefix(name, point+"/") })
+}
+
+// lieBelow: the folder leads to one of them.
+func (m mountPoints) lieBelow(name string) bool {
+	return slices.ContainsFunc(m, func(point string) bool { return strings.HasPrefix(point, name+"/") })
+}
+
 // withoutMountPoints drops the mount points that were added, and the folders of
 // which nothing else is said.
 func withoutMountPoints(all []agentapi.Change, points []string) []agentapi.Change {
-	points = slices.Concat(points, madeByRuntime)
-	mounted := func(name string) bool {
-		return slices.ContainsFunc(points, func(point string) bool { return name == point || strings.HasPrefix(name, point+"/") })
-	}
-	above := func(name string) bool {
-		return slices.ContainsFunc(points, func(point string) bool { return strings.HasPrefix(point, name+"/") })
-	}
+	mounts := mountPoints(slices.Concat(points, madeByRuntime))
 	byPath := func(a, b agentapi.Change) int { return strings.Compare(a.Path, b.Path) }
 	slices.SortFunc(all, byPath)
 	// Backwards, what is in a folder is seen before the folder.
 	kinds := map[string]string{}
 	for _, c := range slices.Backward(all) {
 		_, inside := kinds[c.Path]
-		if c.Kind != agentapi.Deleted && (mounted(c.Path) || above(c.Path) && !inside) {
+		if c.Kind != agentapi.Deleted && (mounts.hide(c.Path) || mounts.lieBelow(c.Path) && !inside) {
 			continue
 		}
 		kinds[c.Path] = c.Kind

@@ -2,16 +2,11 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/labels"
-	"github.com/containerd/containerd/v2/pkg/rootfs"
-	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -24,6 +19,9 @@ type Commit struct {
 	Change func(*ocispec.ImageConfig)
 	// Edit goes on top of that.
 	Edit Edit
+	// MountPoints are what every container has mounted and nobody asked for. Files and
+	// folders that were made for that are not part of the image.
+	MountPoints []string
 	// CreatedBy is the new history entry, for people.
 	CreatedBy string
 	// Pause, if not nil, stops the container's processes while its files are read;
@@ -40,7 +38,7 @@ func (s *Store) CommitContent(ctx context.Context, containerID string, how Commi
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("commit container %s: %w", containerID, err)
 	}
-	layer, diffID, err := s.diffLayer(ctx, containerID, how.Pause)
+	layer, diffID, err := s.diffLayer(ctx, containerID, how)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("commit container %s: %w", containerID, err)
 	}
@@ -89,27 +87,6 @@ func (s *Store) containerImage(ctx context.Context, id string) (digest.Digest, o
 	}
 	_, manifest, err := platformManifest(ctx, s.content, s.platform, target)
 	return base, manifest, img.Config, err
-}
-
-// diffLayer makes a layer of what a container changed, and lets it go on as soon as
-// its files are read.
-func (s *Store) diffLayer(ctx context.Context, id string, pause func(context.Context) (func() error, error)) (layer ocispec.Descriptor, diffID digest.Digest, err error) {
-	if pause != nil {
-		resume, perr := pause(ctx)
-		if perr != nil {
-			return layer, "", perr
-		}
-		defer func() { err = errors.Join(err, resume()) }()
-	}
-	layer, err = rootfs.CreateDiff(ctx, containerKey(id), s.snap, walking.NewWalkingDiff(s.content), diff.WithMediaType(ocispec.MediaTypeImageLayerGzip))
-	if err != nil {
-		return layer, "", fmt.Errorf("read what it changed: %w", err)
-	}
-	info, err := s.content.Info(ctx, layer.Digest)
-	if err != nil {
-		return layer, "", err
-	}
-	return layer, digest.Digest(info.Labels[labels.LabelUncompressed]), nil
 }
 
 // writeImage writes configuration and manifest.

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // TestCommit: the new image is the old one with what the container wrote, changed
@@ -70,6 +71,47 @@ func TestCommit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCommitLeavesMountPointsOut: what was made to mount something on is not in the
+// image, but all that lies beside it is.
+func TestCommitLeavesMountPointsOut(t *testing.T) {
+	s := open(t, nil)
+	ctx := context.Background()
+	base, err := s.Ensure(ctx, Request{Ref: stock(t, s, dockerFixture(t, map[string]string{"a": "old", "etc/": "", "etc/kept": "x"}))})
+	must(t, err)
+	mounts, err := s.Prepare(ctx, "c", base, false)
+	must(t, err)
+	withRoot(t, mounts, func(root string) {
+		for _, dir := range []string{"proc", "sys", "dev/pts", "var/run/secrets/kubernetes.io/serviceaccount", "run/secrets", "volume", "var/lib/written"} {
+			must(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+		}
+		for _, file := range []string{"etc/hosts", "etc/resolv.conf", "dev/termination-log", "etc/own", "run/lock"} {
+			must(t, os.WriteFile(filepath.Join(root, file), nil, 0o600))
+		}
+	})
+	leased, release, err := s.Lease(ctx)
+	must(t, err)
+	defer release()
+	how := ForPod(&corev1.Pod{}, &corev1.Container{TerminationMessagePath: "/dev/termination-log"})
+	target, err := s.CommitContent(leased, "c", how)
+	must(t, err)
+	img, err := s.Promote(leased, "default", []string{"docker.io/library/new:latest"}, target)
+	must(t, err)
+	mounts, err = s.Prepare(ctx, "d", img, false)
+	must(t, err)
+	withRoot(t, mounts, func(root string) {
+		for name, want := range map[string]bool{
+			"a": true, "etc/kept": true, "etc/own": true, "volume": true, "var/lib/written": true, "run/lock": true,
+			"proc": false, "sys": false, "dev": false, "etc/hosts": false, "etc/resolv.conf": false, "var/run": false, "run/secrets": false,
+		} {
+			if _, err := os.Stat(filepath.Join(root, name)); (err == nil) != want {
+				t.Errorf("%s: %v, want it: %v", name, err, want)
+			}
+		}
+	})
+	must(t, s.Remove(ctx, "d"))
+	must(t, s.Remove(ctx, "c"))
 }
 
 // checkCommitted runs a container on the image, and on a copy that was saved and loaded.

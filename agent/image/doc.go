@@ -18,8 +18,8 @@
 //     stands still, refusal.go explains what they answer), serve.go is what other
 //     agents ask.
 //   - cargo.go and push.go send an image to a registry.
-//   - container.go gives a container its file system and takes it back; commit.go
-//     and podconfig.go make an image of one.
+//   - container.go gives a container its file system and takes it back; commit.go,
+//     commit_layer.go and podconfig.go make an image of one.
 //   - record.go, list.go, archive.go and rootfs.go: names, what is here, import and save.
 //   - lookup.go, describe.go, remove.go, usage.go and api.go answer package hostapi:
 //     what users ask of the host's images.

@@ -33,7 +33,8 @@ func ForPod(pod *corev1.Pod, c *corev1.Container) Commit {
 		policy = &v1alpha1.ContainerPolicy{}
 	}
 	return Commit{
-		CreatedBy: strings.Join(append(slices.Clone(command), args...), " "),
+		MountPoints: ownMounts(c),
+		CreatedBy:   strings.Join(append(slices.Clone(command), args...), " "),
 		Change: func(img *ocispec.ImageConfig) {
 			if len(command) > 0 {
 				// As in a pod: a command of one's own goes without the image's arguments.
@@ -54,6 +55,19 @@ func ForPod(pod *corev1.Pod, c *corev1.Container) Commit {
 			}
 		},
 	}
+}
+
+// tokenPath is where service account tokens are mounted, asked for or not.
+const tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// ownMounts are those that no user has asked for, at a container's start. Those of
+// volumes stay in an image, as with Docker.
+func ownMounts(c *corev1.Container) []string {
+	out := []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", tokenPath}
+	if path := c.TerminationMessagePath; path != "" {
+		out = append(out, path)
+	}
+	return out
 }
 
 // literals are the variables whose value the spec itself holds, and how $(NAME)

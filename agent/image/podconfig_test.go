@@ -68,6 +68,15 @@ func TestForPod(t *testing.T) {
 	}
 }
 
+func TestOwnMounts(t *testing.T) {
+	got := ForPod(&corev1.Pod{}, &corev1.Container{
+		TerminationMessagePath: "/last/words", VolumeMounts: []corev1.VolumeMount{{MountPath: "/data"}, {MountPath: "/var/run/secrets/kubernetes.io/serviceaccount"}},
+	}).MountPoints
+	if want := []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/var/run/secrets/kubernetes.io/serviceaccount", "/last/words"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func TestChoose(t *testing.T) {
 	at := func(n int, name string) ocispec.Descriptor {
 		d := (&fixture{blobs: map[digest.Digest][]byte{}}).add(ocispec.MediaTypeImageManifest, []byte{byte(n)})
