@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -212,6 +214,34 @@ func TestMistakes(t *testing.T) {
 	})
 }
 
+// TestPruneDuringBuild: what a build needs stays, though nothing else does: its base
+// image and what it has made so far.
+func TestPruneDuringBuild(t *testing.T) {
+	h := newHost(t)
+	h.base()
+	h.image("slow", nil)
+	// The second stage takes the base up when the first one has ended.
+	dir := folder(t, map[string]string{"Dockerfile": "FROM busybox AS first\nRUN echo made > /made\nRUN echo now; sleep 2918; true\n" +
+		"FROM busybox\nCOPY --from=first /made /\nRUN cat /made\n"})
+	sig := &signalWriter{want: "now", seen: make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := buildclient.Build(context.Background(), h.client("slow", dir, sig))
+		ended <- err
+	}()
+	<-sig.seen
+	if _, err := h.store.PruneImages(context.Background(), true, 0); err != nil {
+		t.Error(err)
+	}
+	h.wakeSleeper("2918")
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if got := h.read("slow", "made"); got != "made\n" {
+		t.Errorf("the file of the first stage: %q", got)
+	}
+}
+
 // TestCancelledBuild: the client goes away in the middle of a RUN step.
 func TestCancelledBuild(t *testing.T) {
 	h := newHost(t)
@@ -259,6 +289,27 @@ func TestCancelledBuild(t *testing.T) {
 func (h *host) sleeping() bool {
 	out, err := exec.Command("pgrep", "-f", "^sleep 2917$").Output()
 	return err == nil && len(out) > 0
+}
+
+// wakeSleeper ends a "sleep" of that many seconds in a step of this host.
+func (h *host) wakeSleeper(seconds string) {
+	h.t.Helper()
+	eventually(h.t, "the step sleeps", func() bool {
+		found, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for _, path := range found {
+			line, _ := os.ReadFile(path) // it may have ended
+			mounts, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "mountinfo"))
+			if string(line) != "sleep\x00"+seconds+"\x00" || !strings.Contains(string(mounts), h.root) {
+				continue
+			}
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			return err == nil && unix.Kill(pid, unix.SIGKILL) == nil
+		}
+		return false
+	})
 }
 
 // signalWriter closes seen when want was written.

@@ -145,18 +145,23 @@ func (f *fixture) remake(t testing.TB, mediaType string) {
 // the registry shows the entry alone, as a pull for one platform does.
 func indexFixture(t testing.TB, whole bool) (fx *fixture, own digest.Digest) {
 	t.Helper()
-	fx = newFixture(t, map[string]string{"a": "index"})
+	return indexOf(t, newFixture(t, map[string]string{"a": "index"}), ocispec.MediaTypeImageIndex, whole)
+}
+
+// indexOf puts a fixture into an index, or a manifest list as Docker calls it.
+func indexOf(t testing.TB, fx *fixture, mediaType string, whole bool) (_ *fixture, own digest.Digest) {
+	t.Helper()
 	mine := fx.manifest
 	mine.Platform = &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	other := newFixture(t, map[string]string{"a": "other"})
 	theirs := other.manifest
 	theirs.Platform = &ocispec.Platform{OS: "linux", Architecture: "s390x"}
-	idx := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{mine}}
+	idx := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: mediaType, Manifests: []ocispec.Descriptor{mine}}
 	if !whole {
 		idx.Manifests = append(idx.Manifests, theirs)
 	}
 	own = fx.manifest.Digest
-	fx.manifest = fx.addJSON(t, ocispec.MediaTypeImageIndex, idx)
+	fx.manifest = fx.addJSON(t, mediaType, idx)
 	return fx, own
 }
 
@@ -166,6 +171,8 @@ func TestPushRoundTrip(t *testing.T) {
 	reg := traced(t)
 	partial, own := indexFixture(t, false)
 	full, _ := indexFixture(t, true)
+	list, _ := indexOf(t, dockerFixture(t, map[string]string{"a": "list"}), images.MediaTypeDockerSchema2ManifestList, true)
+	listOfOthers, ownOfList := indexOf(t, dockerFixture(t, map[string]string{"a": "more"}), images.MediaTypeDockerSchema2ManifestList, false)
 	tests := []struct {
 		name string
 		fx   *fixture
@@ -177,6 +184,8 @@ func TestPushRoundTrip(t *testing.T) {
 		{"docker", dockerFixture(t, map[string]string{"a": "docker"}), "", ""},
 		{"index", full, "", ""},
 		{"index-of-others", partial, own, "was pushed instead of the index"},
+		{"docker-list", list, "", ""},
+		{"docker-list-of-others", listOfOthers, ownOfList, "was pushed instead of the index"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -15,12 +15,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/crypto/bcrypt"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -274,6 +277,85 @@ func TestMirrorSettings(t *testing.T) {
 				t.Errorf("from the mirror: %t, want %t", got, tt.fromMirror)
 			}
 		})
+	}
+}
+
+// TestPullThrough: hosts pull through a real registry that is a mirror of another, which
+// is not asked for the layer again.
+func TestPullThrough(t *testing.T) {
+	origin := traced(t)
+	fx := newFixture(t, map[string]string{"a": random(300_000)})
+	push(t, http.DefaultClient, "http://"+origin.host, "", "", "team/shop", "v1", fx)
+	cache, data := realRegistry(t, fmt.Sprintf("proxy: {remoteurl: 'http://%s'}\n", origin.host))
+	origin.reset(nil)
+	pull := func() {
+		t.Helper()
+		s := open(t, func(c *Config) {
+			c.Registries = map[string]Registry{origin.host: {Mirrors: []string{"http://" + cache}}}
+		})
+		img, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: origin.host + "/team/shop:v1"})
+		if err != nil || img.Target != fx.manifest.Digest {
+			t.Fatalf("%v, %v", img.Target, err)
+		}
+	}
+	pull()
+	layer := fx.layers[0].Digest
+	eventually(t, "the mirror has kept the layer", func() bool {
+		_, err := os.Stat(filepath.Join(data, "docker/registry/v2/blobs/sha256", layer.Encoded()[:2], layer.Encoded(), "data"))
+		return err == nil
+	})
+	if origin.count("GET /v2/team/shop/blobs/"+layer.String()) == 0 {
+		t.Error("the layer did not come through the mirror")
+	}
+	origin.reset(nil)
+	for range 2 {
+		pull()
+	}
+	if n := origin.count("GET /v2/team/shop/blobs/" + layer.String()); n != 0 {
+		t.Errorf("the registry was asked for the layer %d times more", n)
+	}
+}
+
+// TestParallelPull: layers are fetched side by side: the registry sends none before it
+// has been asked for several.
+func TestParallelPull(t *testing.T) {
+	var files []map[string]string
+	for i := range 2 * parallelBlobs {
+		files = append(files, map[string]string{fmt.Sprint("f", i): random(1000 + i)})
+	}
+	fx := newFixture(t, files...)
+	var mu sync.Mutex
+	now, most := 0, 0
+	enough := make(chan struct{})
+	srv := httptest.NewServer(&fakeRegistry{image: fx, fault: func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.Method != http.MethodGet || !slices.ContainsFunc(fx.layers, func(l ocispec.Descriptor) bool { return strings.HasSuffix(r.URL.Path, l.Digest.String()) }) {
+			return false
+		}
+		mu.Lock()
+		now++
+		if most = max(most, now); now == parallelBlobs {
+			close(enough)
+			enough = make(chan struct{}) // for the next ones
+			now = 0
+			mu.Unlock()
+			return false
+		}
+		wait := enough
+		mu.Unlock()
+		select {
+		case <-wait:
+		case <-r.Context().Done(): // it waited in vain
+			mu.Lock()
+			now--
+			mu.Unlock()
+		}
+		return false
+	}})
+	defer srv.Close()
+	_, err := open(t, nil).Ensure(context.Background(), Request{Ref: srv.Listener.Addr().String() + "/x:v1"})
+	must(t, err)
+	if most != parallelBlobs {
+		t.Errorf("%d layers were asked for at a time, want %d", most, parallelBlobs)
 	}
 }
 

@@ -166,9 +166,12 @@ func stopRegistry(keep bool) {
 }
 
 // person is somebody with a Docker configuration of their own.
-type person struct{ dir string }
+type person struct {
+	dir string
+	env []string // more of it
+}
 
-func newPerson(t *testing.T) person { return person{t.TempDir()} }
+func newPerson(t *testing.T) person { return person{dir: t.TempDir()} }
 
 // try runs lighter as this person.
 func (p person) try(t *testing.T, stdin string, args ...string) result {
@@ -176,7 +179,7 @@ func (p person) try(t *testing.T, stdin string, args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, shared.binary, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+shared.kubeconfig, "DOCKER_CONFIG="+p.dir)
+	cmd.Env = append(append(os.Environ(), "KUBECONFIG="+shared.kubeconfig, "DOCKER_CONFIG="+p.dir), p.env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	err := cmd.Run()

@@ -53,6 +53,41 @@ func TestDockerLogout(t *testing.T) {
 	contains(t, "second logout", ann.run(t, "logout", host), "Not logged in")
 }
 
+// TestDockerCredentialHelper: login, push and logout keep the password in the program
+// that Docker's configuration names.
+func TestDockerCredentialHelper(t *testing.T) {
+	host := needRegistry(t)
+	t.Parallel()
+	ns := namespace(t)
+	box(t, ns)
+	ann := newPerson(t)
+	kept := filepath.Join(ann.dir, "kept")
+	helper := "#!/bin/sh\ncase $1 in\nstore) cat > " + kept + ";;\nget) cat " + kept + " 2>/dev/null || { echo credentials not found in native keychain; exit 1; };;\nerase) rm -f " + kept + ";;\nesac\n"
+	if err := os.WriteFile(filepath.Join(ann.dir, "docker-credential-e2e"), []byte(helper), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	config := filepath.Join(ann.dir, "config.json")
+	if err := os.WriteFile(config, []byte(`{"credsStore":"e2e"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ann.env = []string{"PATH=" + ann.dir + ":" + os.Getenv("PATH")}
+	name := host + "/" + ns + "/helped:v1"
+	ann.run(t, "tag", "-n", ns, "box:v1", name)
+	ann.fails(t, []string{"push", "-n", ns, name}, "wants credentials")
+	if r := ann.login(t, registryPassword); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	content, err := os.ReadFile(config)
+	if err != nil || strings.Contains(string(content), `"auth"`) {
+		t.Errorf("the configuration has the password: %s, %v", content, err)
+	}
+	contains(t, "push", ann.run(t, "push", "-n", ns, name), "v1: digest: sha256:")
+	contains(t, "logout", ann.run(t, "logout", host), "Removing login credentials for "+host)
+	if _, err := os.Stat(kept); err == nil {
+		t.Error("the helper still has the password")
+	}
+}
+
 // pushed pushes an image of a namespace to the registry, as ann, who is logged in.
 func pushed(t *testing.T, host, ns string) (ann person, name string) {
 	t.Helper()
