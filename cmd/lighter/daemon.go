@@ -11,15 +11,12 @@ import (
 
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
 	"lighter.dev/lighter/agent/image"
-	"lighter.dev/lighter/api/v1alpha1"
+	"lighter.dev/lighter/api/events"
 )
 
 // daemonOptions are the flags that "server" and "agent" share.
@@ -75,16 +72,13 @@ func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
 func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
 func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }
 
-// Events about our own kind name it as the scheme does.
-func init() { utilruntime.Must(v1alpha1.AddToScheme(scheme.Scheme)) }
-
 // newRecorder makes Events in the name of a component of the control plane.
 func newRecorder(ctx context.Context, client kubernetes.Interface, component string) record.EventRecorder {
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	context.AfterFunc(ctx, broadcaster.Shutdown)
-	return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
+	return events.NewRecorder(ctx, client, corev1.EventSource{Component: component})
 }
+
+// agentComponent is who the Events of agents are from.
+const agentComponent = "lighter-agent"
 
 // announce tells systemd and people that the daemon is ready.
 func announce(log *slog.Logger, started time.Time, what string) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -28,6 +29,7 @@ import (
 	"lighter.dev/lighter/agent/status"
 	"lighter.dev/lighter/api/client/clientset"
 	lighterinformers "lighter.dev/lighter/api/client/informers"
+	"lighter.dev/lighter/api/events"
 )
 
 // joinable is a cluster that a host can be a member of.
@@ -142,7 +144,7 @@ func (h *host) join(ctx context.Context) error {
 	if h.lease, err = kubernetes.NewForConfig(leaseConfig); err != nil {
 		return err
 	}
-	h.recorder = status.NewRecorder(ctx, h.client, h.options.nodeName)
+	h.recorder = events.NewRecorder(ctx, h.client, corev1.EventSource{Component: agentComponent, Host: h.options.nodeName})
 	h.informers = informers.NewSharedInformerFactory(h.client, 0)
 	h.images = lighterinformers.NewSharedInformerFactory(h.own, 0)
 	return errors.Join(
