@@ -53,6 +53,7 @@ func (j *Joiner) Join(ctx context.Context) (*Reply, error) {
 	}
 	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 1.5, Jitter: 0.1, Steps: 8, Cap: 2 * time.Second}
 	refused := 0
+	var last error // of an attempt that the end of ctx did not cut short
 	for {
 		reply, err := j.try(ctx, token)
 		var final finalError
@@ -66,11 +67,14 @@ func (j *Joiner) Join(ctx context.Context) (*Reply, error) {
 			if refused++; refused >= refusals {
 				return nil, fmt.Errorf("join the servers of %s: %s", j.URL, answer.advice(token.ID))
 			}
+		case ctx.Err() != nil && last != nil:
+			return nil, fmt.Errorf("join the servers of %s: %w: %w", j.URL, context.Cause(ctx), last)
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("join the servers of %s: %w", j.URL, err)
 		default:
 			j.Log.Warn("joining the other servers: trying again", "server", j.URL, "error", err)
 		}
+		last = err
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("join the servers of %s: %w: %w", j.URL, context.Cause(ctx), err)

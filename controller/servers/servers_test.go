@@ -239,7 +239,7 @@ func TestJoinWaitsForTheServer(t *testing.T) {
 	c := newCluster(t)
 	j := c.joiner(t)
 	c.Close()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 500*time.Millisecond, errors.New("not in time"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, errors.New("not in time"))
 	defer cancel()
 	_, err := j.Join(ctx)
 	refused(t, err, "not in time", "connection refused", j.URL)
