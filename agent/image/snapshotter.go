@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/errdefs"
 
 	"lighter.dev/lighter/agent/image/btrfs"
 )
@@ -50,5 +52,38 @@ func openSnapshotter(ctx context.Context, name, root string) (snapshots.Snapshot
 	if err != nil {
 		return nil, fmt.Errorf("open storage driver %s in %s (storage-driver %s works on any file system): %w", name, dir, Native, err)
 	}
+	if err := dropUnnoted(ctx, sn, filepath.Join(dir, "snapshots")); err != nil {
+		return nil, errors.Join(fmt.Errorf("clean storage driver %s in %s: %w", name, dir, err), sn.Close())
+	}
 	return sn, nil
+}
+
+// dropUnnoted removes the folders of snapshots that an agent made and, being killed,
+// did not come to note in the driver's database. The number of such a snapshot is
+// given once more, and its folder would be in the way of the next one.
+func dropUnnoted(ctx context.Context, sn snapshots.Snapshotter, dir string) error {
+	if c, ok := sn.(snapshots.Cleaner); ok {
+		// Before the first snapshot there is no database to compare with.
+		if err := c.Cleanup(ctx); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	unfinished, err := filepath.Glob(filepath.Join(dir, "new-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range unfinished {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	// A snapshot that cannot be made takes away what is in its place.
+	const key = "probe"
+	if _, err = sn.Prepare(ctx, key, ""); err != nil && !errdefs.IsAlreadyExists(err) {
+		_, err = sn.Prepare(ctx, key, "")
+	}
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return err
+	}
+	return sn.Remove(ctx, key)
 }

@@ -3,7 +3,9 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -39,6 +41,40 @@ func TestDrivers(t *testing.T) {
 				return sn, func() error { return errors.Join(sn.Close(), removeBelow(driver, root)) }, nil
 			})
 		})
+	}
+}
+
+// TestUnnotedSnapshot: an agent was killed between making a snapshot's folder and
+// noting it, its first one or a later one. The next start removes the folder, and a
+// snapshot of that number can be made.
+func TestUnnotedSnapshot(t *testing.T) {
+	needRoot(t)
+	for _, driver := range []string{Overlayfs, Native} { // btrfs has a test of its own
+		for _, before := range []int{0, 2} {
+			t.Run(fmt.Sprint(driver, " after ", before), func(t *testing.T) {
+				ctx, root := context.Background(), t.TempDir()
+				sn, err := openSnapshotter(ctx, driver, root)
+				must(t, err)
+				for i := range before {
+					_, err := sn.Prepare(ctx, fmt.Sprint("kept-", i), "")
+					must(t, err)
+				}
+				must(t, sn.Close())
+				dir := filepath.Join(root, "snapshots-"+driver, "snapshots")
+				kept := entries(t, dir)
+				next := before + 2 // opening it took one
+				must(t, os.MkdirAll(filepath.Join(dir, fmt.Sprint(next), "fs"), 0o755))
+				must(t, os.MkdirAll(filepath.Join(dir, "new-1234", "fs"), 0o755))
+				sn, err = openSnapshotter(ctx, driver, root)
+				must(t, err)
+				defer sn.Close()
+				if n := entries(t, dir); n != kept {
+					t.Errorf("%d folders, want %d", n, kept)
+				}
+				_, err = sn.Prepare(ctx, "next", "")
+				must(t, err)
+			})
+		}
 	}
 }
 
