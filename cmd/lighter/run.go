@@ -22,7 +22,8 @@ All containers are on the cluster's network and reach one another on every host;
 of the container at one of its host that is free: "lighter port" shows it.
 
 A host path in -v is one of the container's host. A named volume is the folder
-/var/lib/lighter/named-volumes/NAMESPACE/NAME of the host that --node names.`,
+/var/lib/lighter/named-volumes/NAMESPACE/NAME of the host on which it was used first;
+all that use it run there. ConfigMap lighter-volumes says where each lies.`,
 		Example: "  lighter run -d --name web -p 8080:80 nginx\n  lighter run --rm -it busybox sh\n  lighter run --rm busybox echo hello",
 	}
 	f := cmd.Flags()

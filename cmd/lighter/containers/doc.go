@@ -6,6 +6,7 @@
 //   - cluster.go  what the verbs work with; finding pods; following one
 //   - options.go network.go ports.go security.go volumes.go mounts.go health.go values.go
 //     flags of "run" as a pod; name.go makes up names
+//   - volumehost.go  keeps those that use a named volume together
 //   - run.go      create, wait, attach, exit code; stage.go progress.go what it waits for
 //   - attach.go  the container's streams and the terminal
 //   - secret.go   the user's login at the image's registry, for the pod

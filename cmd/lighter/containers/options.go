@@ -83,7 +83,7 @@ func (o Options) Pod(namespace string) (*corev1.Pod, error) {
 	if err := o.Network.apply(pod, container); err != nil {
 		return nil, err
 	}
-	if err := o.Storage.apply(pod, container, o.Node != ""); err != nil {
+	if err := o.Storage.apply(pod, container); err != nil {
 		return nil, err
 	}
 	pod.Spec.Containers = []corev1.Container{*container}

@@ -63,6 +63,7 @@ func TestPod(t *testing.T) {
 		{"no network", network(NetworkOptions{Kind: "none"}), []string{"lighter.dev/network: none"}, []string{"hostNetwork"}},
 		{"volumes", Options{Node: "host-2", Storage: StorageOptions{Volumes: []string{"/etc/x:/y:ro", "data:/d/", "/own"}}}, []string{
 			"path: /etc/x", "mountPath: /y\n      name: volume-0\n      readOnly: true", "path: /var/lib/lighter/named-volumes/shop/data", "mountPath: /d\n", "kubernetes.io/hostname: host-2", "mountPath: /own\n      name: volume-2", "emptyDir: {}",
+			`volumes.lighter.dev/data: ""`, "- key: volumes.lighter.dev/data\n            operator: Exists\n        topologyKey: kubernetes.io/hostname",
 		}, []string{"Memory"}},
 		{"mounts", Options{Storage: StorageOptions{
 			Mounts: []string{"type=bind,src=/etc/x,dst=/y,readonly", "type=tmpfs,target=/t,tmpfs-size=1m", "target=/own"}, Tmpfs: []string{"/u:rw,size=2m", "/v"}, ShmSize: "3m",
@@ -127,7 +128,6 @@ func TestRefused(t *testing.T) {
 		"host's name":               network(NetworkOptions{Kind: "host", Hostname: "h"}),
 		"--add-host db":             network(NetworkOptions{Hosts: []string{"db"}}),
 		"--dns: ParseAddr":          network(NetworkOptions{DNS: []string{"dns.example"}}),
-		"--node":                    volumes("data:/d"),
 		"has to be absolute, as":    volumes("./data:/d"),
 		"absolute and not /":        volumes("/data:d"),
 		"unknown option rx":         volumes("/data:/d:rx"),

@@ -43,6 +43,9 @@ func (c *Cluster) run(ctx context.Context, o Options) (code int, err error) {
 	if err != nil {
 		return codeEngine, err
 	}
+	if err := c.findVolumes(ctx, pod); err != nil {
+		return codeEngine, err
+	}
 	if pod, err = c.create(ctx, pod); err != nil {
 		return codeEngine, err
 	}
@@ -50,6 +53,9 @@ func (c *Cluster) run(ctx context.Context, o Options) (code int, err error) {
 	defer f.stop()
 	at, err := c.awaitBegin(ctx, f, "")
 	if err != nil {
+		return c.takeBack(ctx, f.pod, err)
+	}
+	if err := c.keepVolumes(context.WithoutCancel(ctx), f.pod); err != nil {
 		return c.takeBack(ctx, f.pod, err)
 	}
 	if o.CIDFile != "" {

@@ -19,7 +19,7 @@ type StorageOptions struct {
 	ShmSize                string
 }
 
-func (o StorageOptions) apply(pod *corev1.Pod, c *corev1.Container, onOneHost bool) error {
+func (o StorageOptions) apply(pod *corev1.Pod, c *corev1.Container) error {
 	add := func(source corev1.VolumeSource, mount corev1.VolumeMount) {
 		mount.Name = fmt.Sprintf("volume-%d", len(pod.Spec.Volumes))
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: mount.Name, VolumeSource: source})
@@ -35,9 +35,12 @@ func (o StorageOptions) apply(pod *corev1.Pod, c *corev1.Container, onOneHost bo
 		all, tmpfs = append(all, volume...), append(tmpfs, memory...)
 	}
 	for _, text := range all {
-		source, mount, err := parseVolume(text, pod.Namespace, onOneHost)
+		source, mount, name, err := parseVolume(text, pod.Namespace)
 		if err != nil {
 			return err
+		}
+		if name != "" {
+			stayWith(pod, name)
 		}
 		add(source, mount)
 	}
@@ -58,14 +61,15 @@ func (o StorageOptions) apply(pod *corev1.Pod, c *corev1.Container, onOneHost bo
 	return nil
 }
 
-var volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+// volumeName is Docker's, as far as it can be part of a label.
+var volumeName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?$`)
 
 // parseVolume reads Docker's -v: a folder or file of the host, or a volume by
 // name, and where it is mounted. A path alone is an empty folder, which goes with
-// the container.
-func parseVolume(text, namespace string, onOneHost bool) (volume corev1.VolumeSource, mount corev1.VolumeMount, err error) {
-	wrong := func(why string) (corev1.VolumeSource, corev1.VolumeMount, error) {
-		return volume, mount, fmt.Errorf("-v %s: %s: want /HOSTPATH:/PATH[:ro], NAME:/PATH[:ro] or /PATH", text, why)
+// the container. name is that of a named volume.
+func parseVolume(text, namespace string) (volume corev1.VolumeSource, mount corev1.VolumeMount, name string, err error) {
+	wrong := func(why string) (corev1.VolumeSource, corev1.VolumeMount, string, error) {
+		return volume, mount, "", fmt.Errorf("-v %s: %s: want /HOSTPATH:/PATH[:ro], NAME:/PATH[:ro] or /PATH", text, why)
 	}
 	parts := strings.Split(text, ":")
 	if len(parts) == 3 {
@@ -88,15 +92,13 @@ func parseVolume(text, namespace string, onOneHost bool) (volume corev1.VolumeSo
 		return wrong("the path in the container has to be absolute and not /")
 	case len(parts) == 1:
 		volume.EmptyDir = &corev1.EmptyDirVolumeSource{}
-		return volume, mount, nil
+		return volume, mount, "", nil
 	case path.IsAbs(source):
 		volume.HostPath = &corev1.HostPathVolumeSource{Path: path.Clean(source)}
-		return volume, mount, nil
+		return volume, mount, "", nil
 	case strings.ContainsRune(source, '/') || !volumeName.MatchString(source):
 		return wrong("the path on the host has to be absolute, as the command may run elsewhere")
-	case !onOneHost:
-		return volume, mount, fmt.Errorf("-v %s: a named volume lies on one host: say which by --node", text)
 	}
 	volume.HostPath = &corev1.HostPathVolumeSource{Path: path.Join(namedVolumes, namespace, source)}
-	return volume, mount, nil
+	return volume, mount, source, nil
 }

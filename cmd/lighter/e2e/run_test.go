@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -234,10 +235,40 @@ func runVolumes(t *testing.T, d dock) {
 	}
 	d.prints("kept, cannot write", "run", "--rm", "--node", "host-1", "-v", folder+":/data:ro", "toolbox", "sh", "-c",
 		"echo $(cat /data/file), $(touch /data/x 2>/dev/null || echo cannot write)")
-	d.do("run", "--rm", "--node", "host-1", "-v", "store:/data", "toolbox", "sh", "-c", "echo named > /data/file")
-	d.prints("named", "run", "--rm", "--node", "host-1", "-v", "store:/data", "toolbox", "cat", "/data/file")
-	d.fails(125, []string{"run", "-v", "store:/data", "toolbox"}, "--node")
-	hostExec(t, "host-1", "rm", "-r", folder, "/var/lib/lighter/named-volumes/"+d.ns)
+	// A named volume keeps those that use it together, also when none is left of those
+	// that have used it.
+	var started sync.WaitGroup
+	for i := range 4 {
+		started.Go(func() {
+			r := d.try("run", "-d", "--name", fmt.Sprint("user-", i), "-v", "store:/data", "toolbox", "sh", "-c", fmt.Sprintf("echo named > /data/%d; exec sleep 1d", i))
+			if r.code != 0 {
+				t.Errorf("user %d of the volume: %+v", i, r)
+			}
+		})
+	}
+	started.Wait()
+	host := getPod(t, d.ns, "user-0").Spec.NodeName
+	eventually(t, 20*time.Second, "all have written to the same folder", func() error {
+		if files := d.in("user-0", "cat /data/*"); files != "named\nnamed\nnamed\nnamed" {
+			return fmt.Errorf("%q", files)
+		}
+		return nil
+	})
+	d.do("rm", "-f", "user-0", "user-1", "user-2", "user-3")
+	for range 3 {
+		d.prints("named", "run", "--rm", "-v", "store:/data:ro", "toolbox", "cat", "/data/0")
+	}
+	other := "host-1"
+	if host == other {
+		other = "host-2"
+	}
+	d.fails(125, []string{"run", "-v", "store:/data", "--node", other, "toolbox"}, "volume store lies on host "+host)
+	d.do("run", "--rm", "--node", other, "-v", "chosen:/data", "toolbox", "sh", "-c", "echo chosen > /data/file")
+	d.prints("chosen", "run", "--rm", "-v", "chosen:/data", "toolbox", "cat", "/data/file")
+	hostExec(t, "host-1", "rm", "-r", folder)
+	for _, host := range []string{host, other} {
+		hostExec(t, host, "rm", "-r", "/var/lib/lighter/named-volumes/"+d.ns)
+	}
 }
 
 // runMounts: file systems in memory and folders of its own, which both stay until

@@ -85,7 +85,7 @@ func TestDockerVerbsOfATenant(t *testing.T) {
 		}
 		return nil
 	})
-	editor.do("run", "-d", "--name", "web", "-p", "80", "toolbox", "sh", "-c", "trap 'echo told' USR1; touch /new; while true; do sleep 0.1; done")
+	editor.do("run", "-d", "--name", "web", "-p", "80", "-v", "store:/data", "toolbox", "sh", "-c", "trap 'echo told' USR1; touch /new; while true; do sleep 0.1; done")
 	for name, k := range map[string]tenantTool{"editor": editor, "viewer": viewer} {
 		contains(t, name+": top", k.do("top", "web"), "sleep 0.1", "PID")
 		eventually(t, 20*time.Second, name+" sees the change", func() error {
@@ -116,4 +116,6 @@ func TestDockerVerbsOfATenant(t *testing.T) {
 	editor.do("restart", "-t", "0", "web")
 	editor.do("stop", "-t", "0", "web")
 	editor.do("rm", "web")
+	host := editor.do("get", "configmap", "lighter-volumes", "-o", "jsonpath={.data.store}")
+	hostExec(t, host, "rmdir", "/var/lib/lighter/named-volumes/"+d.ns+"/store", "/var/lib/lighter/named-volumes/"+d.ns)
 }
