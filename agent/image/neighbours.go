@@ -22,6 +22,9 @@ const (
 	// turnPatience is how long a neighbour holds its answer back while it is "wait".
 	// It has to be well below peerAnswer, so that a busy host still answers in time.
 	turnPatience = 2 * time.Second
+	// maxNeighbours is how many hosts are asked whose turn it is. Two hosts take turns
+	// if one asks the other: in a cluster that is larger, some may fetch beside others.
+	maxNeighbours = 64
 	// turnTries is how many neighbours that said they had a blob may fail to send it.
 	turnTries = 3
 
@@ -80,8 +83,8 @@ func (s *Store) turnAnswer(ctx context.Context, dgst digest.Digest, number uint6
 	return turnGo, nil
 }
 
-// neighbours are the hosts to ask about a blob: all of them, or in a large cluster
-// those that a hash of the blob points to, the same for everybody.
+// neighbours are the hosts to ask about a blob: all of them, or in a very large
+// cluster those that a hash of the blob points to, the same for everybody.
 func (s *Store) neighbours(ctx context.Context, dgst digest.Digest) []Peer {
 	finder, ok := s.cfg.Peers.(NeighbourFinder)
 	if !ok {
@@ -89,7 +92,7 @@ func (s *Store) neighbours(ctx context.Context, dgst digest.Digest) []Peer {
 	}
 	peers := slices.Clone(finder.Neighbours(ctx))
 	slices.SortFunc(peers, func(a, b Peer) int { return rendezvous.Compare(dgst.String(), a.Name, b.Name) })
-	return peers[:min(len(peers), maxPeers)]
+	return peers[:min(len(peers), maxNeighbours)]
 }
 
 // awaitTurn returns when this host has entered its turn, or the neighbours that have

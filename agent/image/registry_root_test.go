@@ -384,9 +384,11 @@ func TestMirrorFallback(t *testing.T) {
 		"is out of order":         refuse(http.StatusServiceUnavailable, all),
 		"cannot read the layer":   refuse(http.StatusInternalServerError, isLayer),
 		"refuses":                 refuse(http.StatusForbidden, all),
-		"hangs": func(http.ResponseWriter, *http.Request, []byte) bool {
-			<-hang
-			return true
+		"hangs": func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+			if r.Method == http.MethodHead || isLayer(r) {
+				<-hang
+			}
+			return false
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -396,7 +398,7 @@ func TestMirrorFallback(t *testing.T) {
 			defer func() { sm.CloseClientConnections(); go sm.Close() }() // one hangs until the test ends
 			host := so.Listener.Addr().String()
 			s := open(t, func(c *Config) {
-				c.stall, c.Registries = 300*time.Millisecond, map[string]Registry{host: {Mirrors: []string{sm.URL}}}
+				c.stall, c.Registries = 2*time.Second, map[string]Registry{host: {Mirrors: []string{sm.URL}}}
 			})
 			img, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/x:v1"})
 			if err != nil || img.Target != fx.manifest.Digest {
@@ -464,13 +466,27 @@ func TestRegistryFaults(t *testing.T) {
 			_, _ = w.Write(body[:1000])
 			panic(http.ErrAbortHandler)
 		}, "fetch blob"},
+		{"hangs in mid-layer each time", func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+			if !isLayer(r) {
+				return false
+			}
+			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			_, _ = w.Write(body[:1000])
+			w.(http.Flusher).Flush()
+			<-r.Context().Done() // the client has given up
+			return true
+		}, "stood still"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			reg := &fakeRegistry{image: big, fault: tt.fault}
 			srv := httptest.NewServer(reg)
 			defer srv.Close()
-			s := open(t, nil)
+			s := open(t, func(c *Config) {
+				if tt.text == "stood still" {
+					c.stall = 500 * time.Millisecond
+				}
+			})
 			empty := count(t, s)
 			_, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: srv.Listener.Addr().String() + "/x:v1"})
 			if tt.text == "" {

@@ -248,7 +248,7 @@ func TestTokenExpires(t *testing.T) {
 	service.mu.Lock()
 	service.down = true
 	service.mu.Unlock()
-	_, err := open(t, func(c *Config) { c.stall = time.Second }).Ensure(ctx, Request{Ref: to, Auth: fromAPI(ann)})
+	_, err := open(t, nil).Ensure(ctx, Request{Ref: to, Auth: fromAPI(ann)})
 	if !errors.Is(err, ErrPull) || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), strings.TrimPrefix(service.url, "http://")) {
 		t.Errorf("a token service that is down: %v", err)
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"lighter.dev/lighter/api/rendezvous"
 )
 
 // neighbours are a PeerFinder for hosts that know one another and of no image.
@@ -76,23 +78,61 @@ func ensureAll(t *testing.T, stores []*Store, ref string) {
 // TestTurns: however many hosts pull at once, each layer leaves the registry once.
 func TestTurns(t *testing.T) {
 	needRoot(t)
-	img := bigImage(t, 6)
-	reg := &fakeRegistry{image: img}
-	srv := httptest.NewServer(reg)
-	defer srv.Close()
-	stores := town(t, 4, nil)
-	ensureAll(t, stores, srv.Listener.Addr().String()+"/x:v1")
-	for i, layer := range img.layers {
-		if n := reg.requests(layer.Digest); n != 1 {
-			t.Errorf("layer %d was fetched %d times from the registry, want once", i, n)
+	for _, tt := range []struct{ hosts, layers int }{{4, 6}, {14, 1}} {
+		t.Run(fmt.Sprint(tt.hosts, " hosts"), func(t *testing.T) {
+			img := bigImage(t, tt.layers)
+			reg := &fakeRegistry{image: img}
+			srv := httptest.NewServer(reg)
+			defer srv.Close()
+			stores := town(t, tt.hosts, nil)
+			prefer(stores, img.layers[0].Digest, 5)
+			ensureAll(t, stores, srv.Listener.Addr().String()+"/x:v1")
+			for i, layer := range img.layers {
+				if n := reg.requests(layer.Digest); n != 1 {
+					t.Errorf("layer %d was fetched %d times from the registry, want once", i, n)
+				}
+			}
+			for _, s := range stores {
+				s.turns.mu.Lock()
+				if len(s.turns.mine) != 0 {
+					t.Errorf("%d turns were not given back", len(s.turns.mine))
+				}
+				s.turns.mu.Unlock()
+			}
+		})
+	}
+}
+
+// prefer lets those hosts come first that a hash of the blob puts last: were only
+// some asked, it would not be them.
+func prefer(stores []*Store, dgst digest.Digest, count int) {
+	self := stores[1].cfg.Peers.(neighbours)[0]
+	all := append(neighbours{self}, stores[0].cfg.Peers.(neighbours)...)
+	ranked := slices.Clone(all)
+	slices.SortFunc(ranked, func(a, b Peer) int { return rendezvous.Compare(dgst.String(), a.Name, b.Name) })
+	for i, s := range stores {
+		if slices.Index(ranked, all[i]) < len(all)-count {
+			s.turns.clock = 100
 		}
 	}
-	for _, s := range stores {
-		s.turns.mu.Lock()
-		if len(s.turns.mine) != 0 {
-			t.Errorf("%d turns were not given back", len(s.turns.mine))
+}
+
+// TestNeighboursOfMany: in a very large cluster all hosts ask the same ones.
+func TestNeighboursOfMany(t *testing.T) {
+	var all neighbours
+	for i := range 2 * maxNeighbours {
+		all = append(all, Peer{Name: fmt.Sprint("host-", i)})
+	}
+	d := digest.FromString("blob")
+	asked := (&Store{cfg: Config{Peers: all}}).neighbours(t.Context(), d)
+	if len(asked) != maxNeighbours {
+		t.Fatalf("%d are asked, want %d", len(asked), maxNeighbours)
+	}
+	for i, self := range asked {
+		others := (&Store{cfg: Config{Peers: slices.DeleteFunc(slices.Clone(all), func(p Peer) bool { return p == self })}}).neighbours(t.Context(), d)
+		if !slices.Equal(others[:maxNeighbours-1], slices.Delete(slices.Clone(asked), i, i+1)) {
+			t.Errorf("%s asks others than its neighbours do", self.Name)
 		}
-		s.turns.mu.Unlock()
 	}
 }
 
