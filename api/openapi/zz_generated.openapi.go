@@ -255,10 +255,18 @@ func schema_lighterdev_lighter_api_v1alpha1_GitSource(ref common.ReferenceCallba
 							Format:      "",
 						},
 					},
+					"pollInterval": {
+						SchemaProps: spec.SchemaProps{
+							Description: "pollInterval is how often the cluster asks the repository what ref names. When it is another commit, the image is built anew. At least 10s; it never asks if unset, and not by ssh://, as it has no key.",
+							Ref:         ref("k8s.io/apimachinery/pkg/apis/meta/v1.Duration"),
+						},
+					},
 				},
 				Required: []string{"url"},
 			},
 		},
+		Dependencies: []string{
+			"k8s.io/apimachinery/pkg/apis/meta/v1.Duration"},
 	}
 }
 
@@ -798,7 +806,7 @@ func schema_lighterdev_lighter_api_v1alpha1_ImageStatus(ref common.ReferenceCall
 					},
 					"contextHash": {
 						SchemaProps: spec.SchemaProps{
-							Description: "contextHash tells apart versions of what spec.source.configMap names: it is that of the files which the last build that ended was given, whether or not it succeeded. The image controller is its only writer.",
+							Description: "contextHash tells apart versions of what spec.source.configMap names: it is that of the files which the last build that ended was given, whether or not it succeeded. For spec.source.git with a pollInterval it is the commit that ref named when that build began. The image controller is its only writer.",
 							Type:        []string{"string"},
 							Format:      "",
 						},

@@ -102,6 +102,11 @@ type GitSource struct {
 	// path is the folder of the build context inside the repository.
 	// +optional
 	Path string `json:"path,omitempty"`
+	// pollInterval is how often the cluster asks the repository what ref names. When
+	// it is another commit, the image is built anew. At least 10s; it never asks if
+	// unset, and not by ssh://, as it has no key.
+	// +optional
+	PollInterval *metav1.Duration `json:"pollInterval,omitempty"`
 }
 
 // ConfigMapSource is a build context in a ConfigMap.
@@ -151,7 +156,9 @@ type ImageStatus struct {
 	BuiltAt *metav1.Time `json:"builtAt,omitempty"`
 	// contextHash tells apart versions of what spec.source.configMap names: it
 	// is that of the files which the last build that ended was given, whether
-	// or not it succeeded. The image controller is its only writer.
+	// or not it succeeded. For spec.source.git with a pollInterval it is the
+	// commit that ref named when that build began. The image controller is its
+	// only writer.
 	// +optional
 	ContextHash string `json:"contextHash,omitempty"`
 	// conditions are Built (the last build succeeded) and Building (one runs now).

@@ -43,6 +43,10 @@ func (s *ImageSource) BuiltByCluster() bool {
 // needsKey tells whether the repository is cloned by SSH.
 func (g *GitSource) needsKey() bool { return strings.HasPrefix(g.URL, "ssh:") }
 
+// Polled tells whether the cluster has to find out by itself that the source has
+// changed.
+func (s *ImageSource) Polled() bool { return s.Git != nil && s.Git.PollInterval != nil }
+
 // Describe is a source in a few words, for tables and messages.
 func (s *ImageSource) Describe() string {
 	switch {

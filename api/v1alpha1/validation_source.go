@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -20,6 +21,12 @@ var gitSchemes = []string{"https", "http", "git", "ssh"}
 // gitRef is the part of git-check-ref-format(1) that keeps a ref from being an
 // option of git, a range of commits, or two words.
 var gitRef = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./+@-]*$`)
+
+// minPollInterval keeps many Images from being a burden to a repository's server.
+const minPollInterval = 10 * time.Second
+
+// gitCommit is the full name of a commit, by either hash that git has.
+var gitCommit = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
 // validateSource checks that a source has exactly one member, and that one.
 func validateSource(source *ImageSource, fldPath *field.Path) field.ErrorList {
@@ -67,7 +74,22 @@ func validateGit(git *GitSource, fldPath *field.Path) field.ErrorList {
 	if git.Path != "" && !insideContext(git.Path) {
 		errs = append(errs, field.Invalid(fldPath.Child("path"), git.Path, "must be the relative path of a folder inside the repository"))
 	}
+	if git.PollInterval != nil {
+		errs = append(errs, validatePollInterval(git, fldPath.Child("pollInterval"))...)
+	}
 	return errs
+}
+
+func validatePollInterval(git *GitSource, fldPath *field.Path) field.ErrorList {
+	switch {
+	case git.PollInterval.Duration < minPollInterval:
+		return field.ErrorList{field.Invalid(fldPath, git.PollInterval.Duration.String(), "must be "+minPollInterval.String()+" or more")}
+	case git.needsKey():
+		return field.ErrorList{field.Forbidden(fldPath, "the cluster has no SSH key to ask the repository with: use https://, or build with \"lighter build --ssh\"")}
+	case gitCommit.MatchString(git.Ref):
+		return field.ErrorList{field.Forbidden(fldPath, "a commit never changes: name a branch or tag in ref")}
+	}
+	return nil
 }
 
 func validateGitURL(text string, fldPath *field.Path) field.ErrorList {

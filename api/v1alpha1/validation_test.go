@@ -4,7 +4,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -13,6 +15,9 @@ const digestOf = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e7304336
 func TestValidateSource(t *testing.T) {
 	git := func(url, ref, path string) ImageSource {
 		return ImageSource{Git: &GitSource{URL: url, Ref: ref, Path: path}}
+	}
+	polled := func(url, ref string, every time.Duration) ImageSource {
+		return ImageSource{Git: &GitSource{URL: url, Ref: ref, PollInterval: &metav1.Duration{Duration: every}}}
 	}
 	tag := func(ref string) ImageSource { return ImageSource{Image: &TagSource{Ref: ref}} }
 	for _, test := range []struct {
@@ -43,6 +48,10 @@ func TestValidateSource(t *testing.T) {
 		{"git, a range as ref", git("https://example.com/shop", "a..b", ""), "spec.source.git.ref: Invalid"},
 		{"git, a way out", git("https://example.com/shop", "", "web/../.."), "spec.source.git.path: Invalid"},
 		{"git, an absolute path", git("https://example.com/shop", "", "/etc"), "spec.source.git.path: Invalid"},
+		{"git, polled", polled("https://example.com/shop", "main", 10*time.Second), ""},
+		{"git, polled too often", polled("https://example.com/shop", "main", 9*time.Second), "spec.source.git.pollInterval: Invalid value: \"9s\": must be 10s or more"},
+		{"git by SSH, polled", polled("ssh://git@example.com/shop", "", time.Hour), "spec.source.git.pollInterval: Forbidden: the cluster has no SSH key"},
+		{"git, a commit, polled", polled("git://example.com/shop", "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c", time.Hour), "spec.source.git.pollInterval: Forbidden: a commit never changes"},
 
 		{"a ConfigMap", ImageSource{ConfigMap: &ConfigMapSource{Name: "web.files"}}, ""},
 		{"a ConfigMap without a name", ImageSource{ConfigMap: &ConfigMapSource{}}, "spec.source.configMap.name: Required"},

@@ -33,7 +33,8 @@ const (
 
 // buildContext is what an Image is built from besides what its spec says.
 type buildContext struct {
-	// files are those of spec.source.configMap, by name, and hash is theirs.
+	// files are those of spec.source.configMap, by name, and hash is theirs, or the
+	// commit of a repository that is polled.
 	files map[string][]byte
 	hash  string
 	// missing says why it cannot be built yet, "" if it can.
@@ -55,7 +56,8 @@ func needsBuild(image *v1alpha1.Image, hash string) bool {
 		built.Reason == v1alpha1.ReasonBuildCancelled, built.Reason == v1alpha1.ReasonBaseUnavailable:
 		return true
 	}
-	return image.Spec.Source.ConfigMap != nil && hash != image.Status.ContextHash
+	follows := image.Spec.Source.ConfigMap != nil || image.Spec.Source.Polled() && hash != ""
+	return follows && hash != image.Status.ContextHash
 }
 
 // syncBuild builds one Image if it has to be built, and returns when that is over.
@@ -69,6 +71,7 @@ func (c *Controller) syncBuild(ctx context.Context, key string) error {
 	if apierrors.IsNotFound(err) {
 		c.configMaps.drop(key)
 		c.firstSeen.forget(key)
+		c.commits.forget(key)
 		return nil
 	}
 	if err != nil {
@@ -176,7 +179,7 @@ func (c *Controller) contextOf(ctx context.Context, key string, image *v1alpha1.
 	source := image.Spec.Source.ConfigMap
 	if source == nil {
 		c.configMaps.drop(key)
-		return buildContext{}, true
+		return buildContext{hash: c.poll(ctx, key, image)}, true
 	}
 	configMap, known := c.configMaps.get(ctx, key, image.Namespace, source.Name)
 	if !known {

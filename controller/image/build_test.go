@@ -38,6 +38,14 @@ func fromConfigMap(hash string, conditions ...metav1.Condition) *v1alpha1.Image 
 	return image
 }
 
+// fromGit is polled more often than an API server would let it.
+func fromGit(commit string, conditions ...metav1.Condition) *v1alpha1.Image {
+	image := anImage(conditions...)
+	image.Spec.Source = v1alpha1.ImageSource{Git: &v1alpha1.GitSource{URL: "https://example.test/shop.git", PollInterval: &metav1.Duration{Duration: 20 * time.Millisecond}}}
+	image.Status.ContextHash = commit
+	return image
+}
+
 func built(reason string, generation int64) metav1.Condition {
 	status := metav1.ConditionFalse
 	switch reason {
@@ -77,6 +85,10 @@ func TestNeedsBuild(t *testing.T) {
 		{"from an older ConfigMap", fromConfigMap("then", good), true},
 		{"failed from this ConfigMap", fromConfigMap("now", bad), false},
 		{"failed from an older ConfigMap", fromConfigMap("then", bad), true},
+		{"from this commit", fromGit("now", good), false},
+		{"from an older commit", fromGit("then", good), true},
+		{"failed from this commit", fromGit("now", bad), false},
+		{"from a commit, not polled any more", func() *v1alpha1.Image { i := fromGit("then", good); i.Spec.Source.Git.PollInterval = nil; return i }(), false},
 		{"from a ConfigMap, then inline", func() *v1alpha1.Image { i := inline(good); i.Status.ContextHash = "then"; return i }(), false},
 	} {
 		if got := needsBuild(test.image, "now"); got != test.want {
@@ -161,13 +173,29 @@ type cluster struct {
 	// fail ends the next builds: err is that of the try, reason that of the build.
 	err    error
 	reason string
+	// commit is what repositories answer, askErr that they do not.
+	commit string
+	askErr error
+}
+
+func (c *cluster) ask(context.Context, *v1alpha1.GitSource) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.commit, c.askErr
+}
+
+// set changes what happens next.
+func (c *cluster) set(change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change()
 }
 
 func newCluster(t *testing.T, image *v1alpha1.Image) *cluster {
 	c := &cluster{T: t, core: fake.NewClientset(node("a")), lighter: lighterfake.NewSimpleClientset(image), events: record.NewFakeRecorder(100), reason: v1alpha1.ReasonBuildSucceeded}
 	core, own := informers.NewSharedInformerFactory(c.core, 0), lighterinformers.NewSharedInformerFactory(c.lighter, 0)
 	controller, err := New(Config{
-		Client: c.lighter, Core: c.core, Build: c.build,
+		Client: c.lighter, Core: c.core, Build: c.build, Commit: c.ask,
 		Informers: core, LighterInformers: own, Recorder: c.events, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -309,6 +337,57 @@ func TestFollowsConfigMap(t *testing.T) {
 	}
 	if n := c.builds(); n != 2 {
 		t.Errorf("%d builds, want 2", n)
+	}
+}
+
+// TestFollowsCommits: an Image is built anew when its repository has another commit,
+// once for each, also if that fails.
+func TestFollowsCommits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, fromGit(""))
+	c.set(func() { c.commit = "one" })
+	from := func(commit, reason string) {
+		t.Helper()
+		c.eventually(func(image *v1alpha1.Image) error {
+			if image.Status.ContextHash != commit {
+				return fmt.Errorf("built from %q, want %q", image.Status.ContextHash, commit)
+			}
+			return has(reason, "")(image)
+		})
+	}
+	from("one", v1alpha1.ReasonBuildSucceeded)
+	c.set(func() { c.commit, c.reason = "two", v1alpha1.ReasonBuildFailed })
+	from("two", v1alpha1.ReasonBuildFailed)
+	c.set(func() { c.commit, c.reason = "three", v1alpha1.ReasonBuildSucceeded })
+	from("three", v1alpha1.ReasonBuildSucceeded)
+	if n := c.builds(); n != 3 {
+		t.Errorf("%d builds of three commits", n)
+	}
+	c.set(func() { c.askErr = errors.New("repository not found") })
+	for event := range c.events.Events {
+		if strings.Contains(event, "PollFailed") && strings.Contains(event, "repository not found") && strings.Contains(event, "in 1m0s") {
+			break
+		}
+	}
+	from("three", v1alpha1.ReasonBuildSucceeded)
+}
+
+// TestCommitOf: as git itself takes a name that several refs have.
+func TestCommitOf(t *testing.T) {
+	for _, test := range []struct{ name, output, ref, want string }{
+		{"the default branch", "a\tHEAD\n", "HEAD", "a"},
+		{"a branch", "a\trefs/heads/main\nb\trefs/heads/x/main\n", "main", "a"},
+		{"a branch with a slash", "b\trefs/heads/x/main\n", "x/main", "b"},
+		{"a branch of another's name", "b\trefs/heads/x/main\n", "main", ""},
+		{"a tag", "a\trefs/tags/v1\n", "v1", "a"},
+		{"a tag with a message", "a\trefs/tags/v1\nb\trefs/tags/v1^{}\n", "v1", "b"},
+		{"a branch and a tag", "a\trefs/heads/v1\nb\trefs/tags/v1\n", "v1", "a"},
+		{"a full name", "a\trefs/pull/7/head\n", "refs/pull/7/head", "a"},
+		{"nothing", "", "main", ""},
+	} {
+		if got := commitOf(test.output, test.ref); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
 	}
 }
 

@@ -7,6 +7,8 @@
 //	tag.go         Images that are other names
 //	build.go       builds what needs no client: inline, git and ConfigMap sources
 //	configmaps.go  watches the ConfigMaps that Images are built from
+//	commits.go     asks repositories which commit an Image would be built from
+//	remote.go      how they are asked: git ls-remote
 //	firstseen.go   how old a generation is
 //
 // # Who writes an Image's status
@@ -35,7 +37,7 @@
 // # Builds without a client
 //
 // They go the way of a client's: through the subresource images/build. When one
-// fails the status says so, and it is not repeated until the spec or the
-// ConfigMap is different; when it could not be tried to the end, it is, with
+// fails the status says so, and it is not repeated until the spec, the ConfigMap or
+// the commit of a repository with a pollInterval is different; when it could not be tried to the end, it is, with
 // growing pauses.
 package image

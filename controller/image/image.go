@@ -35,7 +35,9 @@ type Config struct {
 	// Build builds an Image through the API, with the files of its ConfigMap if it
 	// has one, and returns nil when the Image's status says how it went. An error
 	// says why it could not be tried to the end.
-	Build            func(ctx context.Context, image *v1alpha1.Image, files map[string][]byte) error
+	Build func(ctx context.Context, image *v1alpha1.Image, files map[string][]byte) error
+	// Commit asks a repository which commit its ref names.
+	Commit           func(ctx context.Context, source *v1alpha1.GitSource) (string, error)
 	Informers        informers.SharedInformerFactory
 	LighterInformers lighterinformers.SharedInformerFactory
 	Recorder         record.EventRecorder
@@ -56,6 +58,7 @@ type Controller struct {
 	nodes       corelisters.NodeLister
 	builds      *builds
 	configMaps  *configMaps
+	commits     *commits
 	firstSeen   *firstSeen
 	backOff     *flowcontrol.Backoff
 	now         func() time.Time
@@ -75,6 +78,7 @@ func New(cfg Config) (*Controller, error) {
 		nodes:      nodes.Lister(),
 		builds:     newBuilds(time.Now),
 		firstSeen:  newFirstSeen(time.Now),
+		commits:    newCommits(cfg.Commit, time.Now),
 		backOff:    flowcontrol.NewBackOff(firstRetry, lastRetry),
 		now:        time.Now,
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
@@ -139,12 +140,8 @@ func (o Options) change(ctx context.Context, name string, edit func(*v1alpha1.Im
 
 func sameSpec(a, b v1alpha1.ImageSpec) bool {
 	return a.Dockerfile == b.Dockerfile && a.Target == b.Target && maps.Equal(a.Args, b.Args) && slices.Equal(a.Tags, b.Tags) &&
-		a.Source.Path == b.Source.Path && a.Source.Inline == b.Source.Inline && sameGit(a.Source.Git, b.Source.Git) &&
+		a.Source.Path == b.Source.Path && a.Source.Inline == b.Source.Inline && equality.Semantic.DeepEqual(a.Source.Git, b.Source.Git) &&
 		a.Source.ConfigMap == nil && a.Source.Image == nil && a.Source.Archive == nil && a.Source.Container == nil
-}
-
-func sameGit(a, b *v1alpha1.GitSource) bool {
-	return a == b || (a != nil && b != nil && *a == *b)
 }
 
 // move takes names away from other Images and gives them to this one, which then

@@ -184,6 +184,46 @@ func TestGitImage(t *testing.T) {
 	}
 }
 
+// TestGitImagePolled: the cluster builds by itself what is committed to a branch, and
+// says when it cannot ask.
+func TestGitImagePolled(t *testing.T) {
+	needCluster(t)
+	t.Parallel()
+	ns := namespace(t)
+	toolbox(t, ns)
+	repository := newRepository(t)
+	commit := func(text string) {
+		repository.commit(t, map[string]string{"Dockerfile": "FROM toolbox\nCOPY page /page\n", "page": text})
+	}
+	isBuilt := func(text string) {
+		t.Helper()
+		want := repository.head(t)
+		eventually(t, time.Minute, "the commit is built", func() error {
+			if status := imageNamed(t, ns, "site").Status; status.ContextHash != want || status.Digest == "" {
+				return fmt.Errorf("built from %q, want %s", status.ContextHash, want)
+			}
+			return nil
+		})
+		runs(t, ns, "site", "/page", text)
+	}
+	const source = "git: {url: %q, ref: %s, pollInterval: 10s}"
+	commit("first")
+	create(t, ns, imageManifest("site", fmt.Sprintf(source, repository.url, "trunk")))
+	isBuilt("first")
+	commit("second")
+	isBuilt("second")
+	create(t, ns, imageManifest("lost", fmt.Sprintf(source, repository.url, "nowhere")))
+	eventually(t, time.Minute, "an Event says what is missing", func() error {
+		if out := lighter(t, "events", "-n", ns, "--for=image/lost"); !strings.Contains(out, "PollFailed") || !strings.Contains(out, "no branch or tag nowhere") {
+			return errOutput(out)
+		}
+		return nil
+	})
+	if said := lighterFails(t, "apply", "-n", ns, "-f", manifestFile(t, imageManifest("hasty", strings.Replace(fmt.Sprintf(source, repository.url, "trunk"), "10s", "1s", 1)))); !strings.Contains(said, "must be 10s or more") {
+		t.Errorf("every second: %s", said)
+	}
+}
+
 func manifestFile(t *testing.T, manifest string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "manifest.yaml")
@@ -241,6 +281,16 @@ func (r repository) git(t *testing.T, args ...string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
+}
+
+// head is the commit that is checked out.
+func (r repository) head(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("git", "-C", r.dir, "rev-parse", "HEAD").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 func (r repository) commit(t *testing.T, files map[string]string) {
