@@ -140,6 +140,12 @@ func TestDockerPull(t *testing.T) {
 	}
 	lighter(t, "delete", "pod", "-n", ns, "pulled")
 	contains(t, "push of a pulled image", ann.run(t, "push", "-n", ns, name), "digest: "+digest)
+	create(t, ns, "apiVersion: v1\nkind: Pod\nmetadata: {name: user}\nspec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: \""+name+"\", imagePullPolicy: IfNotPresent}]}\n")
+	untilReady(t, ns, "user")
+	ann.fails(t, []string{"rmi", "-n", ns, name}, "running pods use it: user", "-f")
+	contains(t, "rmi of a pulled image that is in use, by force", ann.run(t, "rmi", "-n", ns, "-f", name), "Untagged: "+name)
+	lighter(t, "delete", "pod", "-n", ns, "user")
+	ann.run(t, "pull", "-n", ns, name)
 	contains(t, "rmi of a pulled image", ann.run(t, "rmi", "-n", ns, name), "Untagged: "+name)
 	if out := ann.run(t, "images", "-n", ns, "-q", name); strings.TrimSpace(out) != "" {
 		t.Errorf("after rmi there is still %s", out)
