@@ -59,7 +59,11 @@ func newKubectlVerbs() []*cobra.Command {
 	}
 	all := []*cobra.Command{passOn("kubectl", "All of kubectl", 1)}
 	for _, verb := range kubectlVerbs {
-		all = append(all, passOn(verb.name, verb.short, 0))
+		stub := passOn(verb.name, verb.short, 0)
+		if verb.name == "exec" {
+			stub.RunE = func(*cobra.Command, []string) error { return exitCode(runKubectl("lighter", execLine(os.Args[1:]))) }
+		}
+		all = append(all, stub)
 	}
 	return all
 }

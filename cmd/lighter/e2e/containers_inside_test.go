@@ -73,7 +73,12 @@ func TestDockerExecIt(t *testing.T) {
 	t.Parallel()
 	d := newDock(t)
 	d.do("run", "-d", "--name", "box", "toolbox")
-	s := d.terminal("exec", "-it", "box", "--", "sh")
+	d.prints("-l and more", "exec", "box", "echo", "-l", "and", "more") // Docker's way
+	s := d.terminal("exec", "-it", "box", "sh")
+	s.types("echo $((6*7))\r", "42")
+	s.types("exit 5\r", "exit 5")
+	s.ends(5)
+	s = d.terminal("exec", "-it", "box", "--", "sh") // kubectl's
 	s.types("stty size\r", "30 100")
 	s.types("echo $((6*7))\r", "42")
 	s.types("exit 4\r", "exit 4")
