@@ -45,7 +45,7 @@ func explain(host string, cred Credential, what string, err error) error {
 		case "pull":
 			advice += ", or give the pod imagePullSecrets that name it"
 		case "build":
-			advice += " before the build, or correct the password"
+			advice += " before the build, with --pull-secret for what the cluster builds by itself, or correct the password"
 		}
 		return classify(errdefs.ErrPermissionDenied, "registry %s wants credentials: %s: %w", host, advice, err)
 	case denied(err) && what == "push":

@@ -261,7 +261,7 @@ func (w *reconcilers) log(part string) *slog.Logger { return w.plane.log.With("p
 func (w *reconcilers) images() {
 	const name = "image-controller"
 	c, err := image.New(image.Config{
-		Client: w.plane.clients.own, Core: w.client, Build: clusterBuild(w.plane.api.LoopbackConfig()), Commit: image.RemoteCommit,
+		Client: w.plane.clients.own, Core: w.client, Build: clusterBuild(w.plane.api.LoopbackConfig(), w.client), Commit: image.RemoteCommit,
 		Informers: w.informers, LighterInformers: w.own,
 		Recorder: newRecorder(w.ctx, w.client, name), Log: w.log(name),
 	})

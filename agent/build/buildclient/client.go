@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/docker/cli/cli/config/configfile"
 	bkclient "github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/util/progress/progressui"
@@ -76,9 +77,9 @@ type Config struct {
 	// Secrets ("id=ID,src=FILE") and SSH ("default", "ID=SOCKET") are what RUN
 	// --mount=type=secret and type=ssh find.
 	Secrets, SSH []string
-	// NoLogins keeps back the registry credentials in Docker's configuration of
-	// whoever runs this: they are not the Image's author's.
-	NoLogins bool
+	// Logins are the credentials that the builder may ask for; nil are those in
+	// Docker's configuration of whoever runs this.
+	Logins *configfile.ConfigFile
 	// Outputs are where the result goes besides the cluster's images; Stdout is
 	// for those whose Dest is "-".
 	Outputs []Output

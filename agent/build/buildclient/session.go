@@ -15,15 +15,16 @@ import (
 )
 
 // attachables are what the builder may ask this client for while it builds,
-// beside the folder: credentials of registries from Docker's configuration,
-// secrets, and signatures of SSH agents.
+// beside the folder: credentials of registries, secrets, and signatures of SSH
+// agents.
 func (cfg Config) attachables() ([]session.Attachable, error) {
-	var out []session.Attachable
-	if !cfg.NoLogins {
-		out = append(out, authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-			AuthConfigProvider: authprovider.LoadAuthConfig(config.LoadDefaultConfigFile(os.Stderr)),
-		}))
+	logins := cfg.Logins
+	if logins == nil {
+		logins = config.LoadDefaultConfigFile(os.Stderr)
 	}
+	out := []session.Attachable{authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
+		AuthConfigProvider: authprovider.LoadAuthConfig(logins),
+	})}
 	if len(cfg.Secrets) > 0 {
 		secrets, err := secretProvider(cfg.Secrets)
 		if err != nil {

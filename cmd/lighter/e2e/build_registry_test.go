@@ -2,9 +2,12 @@ package e2e
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+
+	"lighter.dev/lighter/api/v1alpha1"
 )
 
 // registryDigest is what the registry of the run holds under a name, "" if nothing.
@@ -60,4 +63,14 @@ func TestDockerBuildPush(t *testing.T) {
 	ann.run(t, append(build, "--pull")...)
 	ann.fails(t, []string{"build", "-n", other, "-t", "on-it", source(t, map[string]string{"Dockerfile": "FROM " + name + ":v2\n"})}, "no such image or tag")
 	stranger.fails(t, append(build, "--pull", "--no-cache"), name+":v1", "wants credentials")
+
+	// What the cluster builds by itself has the login of the namespace's pods.
+	create(t, other, imageManifest("itself", fmt.Sprintf(`inline: "FROM %s:v1\nRUN grep pushed /from\n"`, name)))
+	if refused := builtCondition(t, other, "itself", v1alpha1.ReasonBaseUnavailable); !strings.Contains(refused.Message, "--pull-secret") {
+		t.Errorf("without a login: %s", refused.Message)
+	}
+	if r := ann.login(t, registryPassword, "-n", other, "--pull-secret=private"); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	builtCondition(t, other, "itself", v1alpha1.ReasonBuildSucceeded)
 }
