@@ -176,6 +176,52 @@ func TestTurnOfLateHosts(t *testing.T) {
 	}
 }
 
+// TestTurnOfSlowNeighbour: a host that fetches and is too busy to answer at once is
+// asked again, and waited for.
+func TestTurnOfSlowNeighbour(t *testing.T) {
+	needRoot(t)
+	img := bigImage(t, 1)
+	layer := img.layers[0].Digest
+	begun, again := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	reg := &fakeRegistry{image: img, fault: func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, layer.String()) {
+			once.Do(func() { close(begun) })
+			select {
+			case <-again:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	}}
+	srv := httptest.NewServer(reg)
+	defer srv.Close()
+	var asked atomic.Int32
+	stores := town(t, 2, func(i int, h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if i == 0 && strings.Contains(r.URL.Path, "/turn/") {
+				switch asked.Add(1) {
+				case 1:
+					<-r.Context().Done() // the neighbour has given up
+					return
+				case 2:
+					defer close(again)
+				}
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	ref := srv.Listener.Addr().String() + "/x:v1"
+	var group sync.WaitGroup
+	group.Go(func() { ensureAll(t, stores[:1], ref) })
+	<-begun
+	group.Go(func() { ensureAll(t, stores[1:], ref) })
+	group.Wait()
+	if n := reg.requests(layer); n != 1 {
+		t.Errorf("the layer was fetched %d times from the registry, want once", n)
+	}
+}
+
 // TestTurnOfBrokenNeighbour: hosts that have the turn and fail, hang or answer
 // nonsense keep nobody from the image for long.
 func TestTurnOfBrokenNeighbour(t *testing.T) {
