@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"lighter.dev/lighter/agent/env"
 	"lighter.dev/lighter/agent/image"
@@ -263,6 +264,7 @@ func (w *worker) containerSpec(in startInput) (runtime.ContainerSpec, error) {
 		Hostname:     hostname(in.pod, w.cfg.ClusterDomain),
 		CgroupParent: w.cgroup, LogPath: cmp.Or(in.logPath, w.logPath(in.spec.Name, in.number)),
 		OOMScoreAdj: oomScore(in.pod, in.spec, w.cfg.Allocatable()),
+		Runtime:     ptr.Deref(in.pod.Spec.RuntimeClassName, ""),
 	}
 	if in.single != nil {
 		out.Groups, out.Rlimits = in.single.Policy.Groups, in.single.rlimits()

@@ -22,12 +22,13 @@ const createTimeout = 2 * time.Minute
 
 // conmonArgs are the supervisor's arguments. --full-attach makes it put the
 // attach socket into the bundle; sd-notify and journald are not used.
-func (e *Engine) conmonArgs(spec *ContainerSpec) []string {
+func (e *Engine) conmonArgs(c *container) []string {
+	spec := &c.spec
 	bundle := e.bundleDir(spec.ID)
 	args := []string{
 		"--api-version", "1",
 		"--cid", spec.ID, "--cuuid", spec.ID, "--name", spec.ID,
-		"--runtime", e.oci.path,
+		"--runtime", c.oci.path,
 		"--runtime-arg=--root=" + e.ociRoot(),
 		"--bundle", bundle,
 		"--container-pidfile", filepath.Join(bundle, pidFile),
@@ -55,7 +56,7 @@ func (e *Engine) conmonArgs(spec *ContainerSpec) []string {
 // startConmon runs conmon, which runs `runtime create`, and returns the PID of
 // the container's first process. conmon waits on its start pipe until it is in
 // its cgroup, then forks away from us and reports through its sync pipe.
-func (e *Engine) startConmon(ctx context.Context, spec *ContainerSpec) (int, error) {
+func (e *Engine) startConmon(ctx context.Context, c *container) (int, error) {
 	syncR, syncW, err := os.Pipe()
 	if err != nil {
 		return 0, err
@@ -67,7 +68,7 @@ func (e *Engine) startConmon(ctx context.Context, spec *ContainerSpec) (int, err
 		return 0, err
 	}
 	defer func() { _ = startW.Close() }()
-	errLog, err := os.OpenFile(filepath.Join(e.bundleDir(spec.ID), conmonLogFile), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	errLog, err := os.OpenFile(filepath.Join(e.bundleDir(c.id), conmonLogFile), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {
 		_ = syncW.Close()
 		_ = startR.Close()
@@ -75,7 +76,7 @@ func (e *Engine) startConmon(ctx context.Context, spec *ContainerSpec) (int, err
 	}
 	defer func() { _ = errLog.Close() }()
 
-	cmd := exec.Command(e.cfg.Conmon, e.conmonArgs(spec)...) //nolint:noctx // what conmon has begun it ends; Delete undoes it
+	cmd := exec.Command(e.cfg.Conmon, e.conmonArgs(c)...) //nolint:noctx // what conmon has begun it ends; Delete undoes it
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = errLog, errLog
 	cmd.ExtraFiles = []*os.File{syncW, startR}

@@ -23,13 +23,16 @@ func (e *Engine) Create(ctx context.Context, spec ContainerSpec) error {
 	}
 	c := newContainer(spec.ID)
 	c.spec = spec
+	var err error
+	if c.oci, err = e.runtimeOf(&spec); err != nil {
+		return &Error{Reason: ReasonConfigError, Message: err.Error(), Err: err}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := e.claim(ctx, c); err != nil {
 		return err
 	}
-	err := e.create(ctx, c)
-	if err == nil {
+	if err = e.create(ctx, c); err == nil {
 		e.supervise(c)
 		return nil
 	}
@@ -113,7 +116,7 @@ func (e *Engine) create(ctx context.Context, c *container) error {
 		return err
 	}
 	_ = os.Remove(e.exitFile(c.id))
-	pid, err := e.startConmon(ctx, &c.spec)
+	pid, err := e.startConmon(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -139,7 +142,7 @@ func (e *Engine) makeBundle(ctx context.Context, c *container) (created func(), 
 		return nil, err
 	}
 	created = func() {}
-	if e.oci.filters {
+	if c.oci.filters {
 		profile, ok, err := e.filters.apply(spec)
 		if err != nil {
 			return nil, err

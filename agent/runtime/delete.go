@@ -89,8 +89,8 @@ func (e *Engine) remove(ctx context.Context, c *container) error {
 	}
 	fail("resume", e.resume(c)) // what is frozen does not die
 	fail("kill", e.killAll(ctx, c))
-	if e.oci.gate == nil && exists(filepath.Join(e.ociRoot(), c.id)) {
-		_ = exec.CommandContext(ctx, e.oci.path, "--root", e.ociRoot(), "delete", "--force", c.id).Run()
+	if c.oci.gate == nil && exists(filepath.Join(e.ociRoot(), c.id)) {
+		_ = exec.CommandContext(ctx, c.oci.path, "--root", e.ociRoot(), "delete", "--force", c.id).Run()
 	}
 	fail("remove cgroup", e.removeCgroup(ctx, c))
 	fail("remove OCI state", removeWithMounts(filepath.Join(e.ociRoot(), c.id)))

@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -54,6 +57,35 @@ func (e *Engine) pickRuntime(ctx context.Context) (ociRuntime, error) {
 		}
 	}
 	return ociRuntime{}, fmt.Errorf("no OCI runtime works on this host (packages runc or crun): %w", errors.Join(errs...))
+}
+
+// openRuntimes are the further runtimes, by name.
+func (e *Engine) openRuntimes(ctx context.Context) (map[string]ociRuntime, error) {
+	more := map[string]ociRuntime{}
+	for name, program := range e.cfg.Runtimes {
+		oci, err := openRuntime(ctx, program)
+		if err == nil {
+			err = e.probe(ctx, oci)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("OCI runtime %s (%s) does not work on this host: %w", name, program, err)
+		}
+		more[name] = oci
+	}
+	return more, nil
+}
+
+// runtimeOf is the OCI runtime that a container asks for.
+func (e *Engine) runtimeOf(spec *ContainerSpec) (ociRuntime, error) {
+	if spec.Runtime == "" {
+		return e.oci, nil
+	}
+	oci, ok := e.more[spec.Runtime]
+	if !ok {
+		return oci, fmt.Errorf("this host has no OCI runtime %q (has %s): add it to the agent's setting runtimes: %w",
+			spec.Runtime, strings.Join(slices.Sorted(maps.Keys(e.more)), ", "), errdefs.ErrNotFound)
+	}
+	return oci, nil
 }
 
 func openRuntime(ctx context.Context, name string) (ociRuntime, error) {

@@ -25,6 +25,9 @@ type Config struct {
 	// Runtime is the path or the name of an OCI runtime. "" takes the first of
 	// crun and runc that is able to create a container on this host.
 	Runtime string
+	// Runtimes are further ones, by the name that a container asks for. Each has to be
+	// able to create a container.
+	Runtimes map[string]string
 	// Conmon is the path of conmon; "" looks it up in PATH.
 	Conmon string
 	// CgroupRoot is the cgroup above all pods, such as "/lighter".
@@ -39,6 +42,7 @@ type Engine struct {
 	log     *slog.Logger
 	cgroups *cgroup.Tree
 	oci     ociRuntime
+	more    map[string]ociRuntime
 	filters filters
 	bootID  string
 	events  *eventQueue
@@ -54,6 +58,7 @@ type container struct {
 	mu   sync.Mutex // serialises the steps of this container
 	id   string
 	spec ContainerSpec
+	oci  ociRuntime
 	rec  record
 	// gone is set when Delete is through, for those that waited for mu.
 	gone bool
@@ -93,6 +98,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	if e.oci, err = e.pickRuntime(ctx); err != nil {
+		return nil, err
+	}
+	if e.more, err = e.openRuntimes(ctx); err != nil {
 		return nil, err
 	}
 	// Watch first, read afterwards: an exit in between is seen twice, not never.
@@ -191,6 +199,12 @@ func (e *Engine) loadContainer(id string) *container {
 		e.log.Warn("container left half-made", "id", id, "err", err)
 	}
 	c.spec.ID = id
+	var err error
+	if c.oci, err = e.runtimeOf(&c.spec); err != nil {
+		// What holds for all of them does for this one: it can be stopped and deleted.
+		c.oci = e.oci
+		e.log.Warn("a container's OCI runtime is not configured any more", "id", id, "err", err)
+	}
 	if c.rec.ConmonPID == 0 {
 		// Died between conmon's start and our record: conmon's file knows.
 		c.rec.ConmonPID = readPID(filepath.Join(e.bundleDir(id), conmonPIDFile))

@@ -126,7 +126,7 @@ func (e *Engine) prepareExec(ctx context.Context, id string, opts ExecOptions) (
 		s.cleanUp()
 		return nil, err
 	}
-	s.cmd = exec.CommandContext(ctx, e.oci.path, "--root", e.ociRoot(), "--log", s.log,
+	s.cmd = exec.CommandContext(ctx, c.oci.path, "--root", e.ociRoot(), "--log", s.log,
 		"exec", "--process", s.process, "--pid-file", s.pidPath, id)
 	s.cmd.Cancel = s.kill
 	s.cmd.WaitDelay = drainGrace

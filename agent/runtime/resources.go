@@ -90,7 +90,7 @@ func (e *Engine) Update(ctx context.Context, id string, want corev1.ResourceRequ
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, e.oci.path, "--root", e.ociRoot(), "update", "--resources", "-", id)
+	cmd := exec.CommandContext(ctx, c.oci.path, "--root", e.ociRoot(), "update", "--resources", "-", id)
 	cmd.Stdin = bytes.NewReader(raw)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("update container %s: %s: %w", id, runtimeMessage(string(out)), err)

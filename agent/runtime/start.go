@@ -43,8 +43,8 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 // saves a fork of a large binary. Any other runtime is asked.
 func (e *Engine) release(ctx context.Context, c *container) error {
 	fifo := e.execFifo(c.id)
-	if _, err := os.Lstat(fifo); err != nil || e.oci.gate == nil {
-		out, err := exec.CommandContext(ctx, e.oci.path, "--root", e.ociRoot(), "start", c.id).CombinedOutput()
+	if _, err := os.Lstat(fifo); err != nil || c.oci.gate == nil {
+		out, err := exec.CommandContext(ctx, c.oci.path, "--root", e.ociRoot(), "start", c.id).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%s: %w", runtimeMessage(string(out)), err)
 		}
@@ -52,7 +52,7 @@ func (e *Engine) release(ctx context.Context, c *container) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return e.oci.gate(ctx, fifo, func() bool { return e.initAlive(&c.rec) })
+	return c.oci.gate(ctx, fifo, func() bool { return e.initAlive(&c.rec) })
 }
 
 func (e *Engine) execFifo(id string) string {

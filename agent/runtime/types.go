@@ -46,6 +46,8 @@ type ContainerSpec struct {
 	ImageRef, ImageID string
 	// Image is the configuration of the image (OCI image-spec).
 	Image ocispec.ImageConfig
+	// Runtime is the name of one of Config.Runtimes; "" is the host's own.
+	Runtime string
 	// Groups are further groups of the process, by the names or numbers of the
 	// container's own /etc/group; Rlimits bound it.
 	Groups  []string

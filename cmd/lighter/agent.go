@@ -33,6 +33,7 @@ type agentOptions struct {
 	cgroupRoot    string
 	storageDriver string
 	runtime       string
+	runtimes      []string
 	labels        []string
 	taints        []string
 	maxPods       int64
@@ -82,6 +83,7 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.cgroupRoot, "cgroup-root", "/lighter", "cgroup above all pods")
 	flags.StringVar(&o.storageDriver, "storage-driver", image.Overlayfs, "how container file systems are stored: "+strings.Join(image.Snapshotters(), ", "))
 	flags.StringVar(&o.runtime, "runtime", "", "OCI runtime, name or path (default: crun, else runc)")
+	flags.StringSliceVar(&o.runtimes, "runtimes", nil, "further OCI runtimes, NAME=PROGRAM; a pod asks for one by spec.runtimeClassName, a container by 'lighter run --runtime'")
 	flags.StringSliceVar(&o.labels, "node-labels", nil, "labels of the Node, key=value")
 	flags.StringSliceVar(&o.taints, "node-taints", nil, "taints of the Node at its first registration, key[=value]:effect")
 	flags.Int64Var(&o.maxPods, "max-pods", 110, "how many pods this host takes")
@@ -145,7 +147,9 @@ func (o *agentOptions) check() error {
 	if !slices.Contains(image.Snapshotters(), o.storageDriver) {
 		errs.wrong("storage-driver", fmt.Errorf("%q: want one of %s", o.storageDriver, strings.Join(image.Snapshotters(), ", ")))
 	}
-	_, err := o.nodeLabels()
+	_, err := o.moreRuntimes()
+	errs.wrong("runtimes", err)
+	_, err = o.nodeLabels()
 	errs.wrong("node-labels", err)
 	_, err = o.nodeTaints()
 	errs.wrong("node-taints", err)
@@ -171,6 +175,24 @@ func (o *agentOptions) logBytes() (int64, error) {
 		return 0, fmt.Errorf("%q: want a size such as 10Mi", o.logMaxSize)
 	}
 	return size.Value(), nil
+}
+
+// moreRuntimes are the programs of --runtimes by their names.
+func (o *agentOptions) moreRuntimes() (map[string]string, error) {
+	programs := map[string]string{}
+	for _, text := range splitList(o.runtimes) {
+		name, program, _ := strings.Cut(text, "=")
+		switch problems := validation.IsDNS1123Subdomain(name); {
+		case program == "":
+			return nil, fmt.Errorf("%q: want NAME=PROGRAM", text)
+		case len(problems) > 0:
+			return nil, fmt.Errorf("%q: %s", text, strings.Join(problems, "; "))
+		case programs[name] != "" && programs[name] != program:
+			return nil, fmt.Errorf("two programs for %s, %s and %s", name, programs[name], program)
+		}
+		programs[name] = program
+	}
+	return programs, nil
 }
 
 func (o *agentOptions) nodeLabels() (map[string]string, error) {

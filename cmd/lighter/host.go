@@ -165,9 +165,10 @@ func (h *host) open(ctx context.Context) error {
 	}
 	var group errgroup.Group
 	group.Go(func() (err error) {
+		runtimes, _ := h.options.moreRuntimes() // checked before newHost
 		h.engine, err = runtime.New(ctx, runtime.Config{
 			StateDir: h.dir("runtime"), RunDir: h.options.runDir, Runtime: h.options.runtime,
-			CgroupRoot: h.options.cgroupRoot, Log: h.logOf("runtime"),
+			Runtimes: runtimes, CgroupRoot: h.options.cgroupRoot, Log: h.logOf("runtime"),
 		})
 		return err
 	})

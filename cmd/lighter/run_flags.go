@@ -32,6 +32,7 @@ func runFlags(f *pflag.FlagSet, o *containers.Options) (entrypoint *string, stop
 	stopTimeout = f.Int64("stop-timeout", 10, "seconds from that signal to SIGKILL; -1 is for ever")
 	f.StringVar(&o.Pull, "pull", "missing", "when to pull the image: missing, always or never")
 	f.StringVar(&o.Node, "node", "", "host to run on; the cluster chooses if empty")
+	f.StringVar(&o.Runtime, "runtime", "", "OCI runtime, one of the hosts' setting runtimes")
 	f.StringVar(&o.Platform, "platform", "", "platform of the host: linux/arm64")
 	return entrypoint, stopTimeout
 }

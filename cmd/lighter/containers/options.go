@@ -19,6 +19,7 @@ import (
 type Options struct {
 	Detach, Stdin, TTY, Remove      bool
 	Name, Node, Platform, CIDFile   string
+	Runtime                         string
 	Label, Env, EnvFile             []string
 	Workdir, Pull, Restart          string
 	Memory, MemoryReservation, CPUs string
@@ -70,6 +71,9 @@ func (o Options) Pod(namespace string) (*corev1.Pod, error) {
 			AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
 			Tolerations: staying(),
 		},
+	}
+	if o.Runtime != "" {
+		pod.Spec.RuntimeClassName = &o.Runtime
 	}
 	if pod.Labels, err = labels(o.Label); err != nil {
 		return nil, err

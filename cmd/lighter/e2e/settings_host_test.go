@@ -18,11 +18,13 @@ import (
 func TestSettingsOfAHost(t *testing.T) {
 	needCluster(t)
 	runtime, calls := recordingRuntime(t)
+	further, furtherCalls := recordingRuntime(t)
 	c := newConfigured(t, 1, fmt.Sprintf(`
 data-dir: /var/own-data
 run-dir: /run/own-run
 pod-log-dir: /var/own-logs
 runtime: %s
+runtimes: [further=%s]
 agent-port: 10350
 max-pods: 4
 node-taints: [dedicated=db:PreferNoSchedule]
@@ -32,7 +34,7 @@ build-memory: 64Mi
 build-cpus: "0.25"
 log-level: debug
 log-format: json
-`, runtime))
+`, runtime, further))
 	base := filepath.Join(t.TempDir(), "box")
 	c.buildBox(base, "box", "CMD [\"/bin/busybox\", \"sleep\", \"1d\"]\n")
 	c.lighter("run", "-d", "--name", "one", "box")
@@ -47,6 +49,17 @@ log-format: json
 		if log, err := os.ReadFile(calls); err != nil || !strings.Contains(string(log), "create") {
 			t.Errorf("it was called with %q, %v", log, err)
 		}
+	})
+	t.Run("runtimes", func(t *testing.T) {
+		c.lighter("run", "--rm", "--runtime", "further", "--name", "asks", "box", "/bin/busybox", "true")
+		if log, err := os.ReadFile(furtherCalls); err != nil || !strings.Contains(string(log), "create") {
+			t.Errorf("it was called with %q, %v", log, err)
+		}
+		out, err := c.try("run", "--rm", "--runtime", "none", "--name", "lost", "box", "/bin/busybox", "true")
+		if err == nil {
+			t.Error("a container ran by a runtime that is not there")
+		}
+		contains(t, "an unknown runtime", out, `no OCI runtime "none"`, "further", "runtimes")
 	})
 	t.Run("socket group", func(t *testing.T) {
 		if out := c.onHost("stat -c '%G %a' /run/own-run/agent.sock"); out != "daemon 660\n" {
