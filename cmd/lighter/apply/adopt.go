@@ -66,10 +66,8 @@ func tryOut(o object, options Options) error {
 
 // named is a copy of an object by another name.
 func named(o object, name string) object {
-	info := *o.Info
-	info.Name = name
-	content := o.content.DeepCopy()
-	content.SetName(name)
-	info.Object = content
-	return object{Info: &info, content: content}
+	o = copied(o)
+	o.Name = name
+	o.content.SetName(name)
+	return o
 }

@@ -114,10 +114,14 @@ func send(o object, options Options, dryRun bool) (*resource.Info, error) {
 
 // inNamespace is a copy of an object for another namespace.
 func inNamespace(o object, namespace string) object {
-	info := *o.Info
-	info.Namespace = namespace
-	content := o.content.DeepCopy()
-	content.SetNamespace(namespace)
+	o = copied(o)
+	o.Namespace = namespace
+	o.content.SetNamespace(namespace)
+	return o
+}
+
+func copied(o object) object {
+	info, content := *o.Info, o.content.DeepCopy()
 	info.Object = content
 	return object{Info: &info, content: content}
 }
