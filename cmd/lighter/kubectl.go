@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -60,8 +61,8 @@ func newKubectlVerbs() []*cobra.Command {
 	all := []*cobra.Command{passOn("kubectl", "All of kubectl", 1)}
 	for _, verb := range kubectlVerbs {
 		stub := passOn(verb.name, verb.short, 0)
-		if verb.name == "exec" {
-			stub.RunE = func(*cobra.Command, []string) error { return exitCode(runKubectl("lighter", execLine(os.Args[1:]))) }
+		if slices.Contains(podVerbs, verb.name) {
+			stub.RunE = func(*cobra.Command, []string) error { return exitCode(runKubectl("lighter", podLine(os.Args[1:]))) }
 		}
 		all = append(all, stub)
 	}
@@ -98,19 +99,19 @@ func isKubectlVerb(name string) bool {
 // runKubectl runs kubectl's command tree under the given name and returns the
 // exit code. Its commands end the process themselves when they fail.
 func runKubectl(name string, args []string) int {
-	if err := newKubectlRoot(name, args).Execute(); err != nil {
+	if err := newKubectlRoot(name, args, configFlags()).Execute(); err != nil {
 		cmdutil.CheckErr(err)
 		return 1
 	}
 	return 0
 }
 
-func newKubectlRoot(name string, args []string) *cobra.Command {
+func newKubectlRoot(name string, args []string, connection *genericclioptions.ConfigFlags) *cobra.Command {
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
 	root := kubectlcmd.NewDefaultKubectlCommandWithArgs(kubectlcmd.KubectlOptions{
 		PluginHandler: kubectlcmd.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
 		Arguments:     append([]string{name}, args...),
-		ConfigFlags:   configFlags().WithWarningPrinter(streams),
+		ConfigFlags:   connection.WithWarningPrinter(streams),
 		IOStreams:     streams,
 	})
 	root.Use = name

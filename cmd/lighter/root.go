@@ -28,7 +28,7 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 // the code of what they ran.
 func run(args []string) int {
 	if forKubectl(args) {
-		return runKubectl("lighter", args)
+		return runKubectl("lighter", podLine(args))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

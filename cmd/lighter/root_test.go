@@ -111,7 +111,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s has no description", command.Name())
 		}
 	}
-	kubectl := newKubectlRoot("lighter", nil)
+	kubectl := newKubectlRoot("lighter", nil, configFlags())
 	for _, verb := range kubectlVerbs {
 		if found, _, err := kubectl.Find([]string{verb.name}); err != nil || found.Name() != verb.name {
 			t.Errorf("kubectl has no %s", verb.name)

@@ -81,6 +81,15 @@ func (c *Cluster) find(ctx context.Context, name string) (*corev1.Pod, error) {
 	return nil, fmt.Errorf("there is no container %q in namespace %s: \"lighter ps -a\" lists them", name, c.Namespace)
 }
 
+// PodOf is the name of the pod that find finds, or else the name itself.
+func (c *Cluster) PodOf(ctx context.Context, name string) string {
+	pod, err := c.find(ctx, name)
+	if err != nil {
+		return name
+	}
+	return pod.Name
+}
+
 // locate finds NAME or NAME/CONTAINER on its host.
 func (c *Cluster) locate(ctx context.Context, name string) (agent *agentapi.ContainerClient, container string, err error) {
 	name, container, _ = strings.Cut(name, "/")
