@@ -19,12 +19,12 @@ import (
 func TestFurtherRuntime(t *testing.T) {
 	h := newHost(t, "runc")
 	program, calls := filepath.Join(h.dir, "recorder"), filepath.Join(h.dir, "calls")
-	real, err := exec.LookPath("runc")
+	runc, err := exec.LookPath("runc")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The loader of a container's first process is runc itself, by its own path.
-	script := fmt.Sprintf("#!/bin/sh\necho \"$@\" >> %s\nexec %s \"$@\"\n", calls, real)
+	script := fmt.Sprintf("#!/bin/sh\necho \"$@\" >> %s\nexec %s \"$@\"\n", calls, runc)
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil { //nolint:gosec // it is a program
 		t.Fatal(err)
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -97,8 +99,10 @@ func isKubectlVerb(name string) bool {
 }
 
 // runKubectl runs kubectl's command tree under the given name and returns the
-// exit code. Its commands end the process themselves when they fail.
+// exit code. Its commands end the process themselves when they fail, and count on
+// signals to end it too.
 func runKubectl(name string, args []string) int {
+	signal.Reset(os.Interrupt, syscall.SIGTERM) // run has caught them
 	if err := newKubectlRoot(name, args, configFlags()).Execute(); err != nil {
 		cmdutil.CheckErr(err)
 		return 1

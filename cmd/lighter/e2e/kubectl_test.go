@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,9 +74,44 @@ func TestStreams(t *testing.T) {
 			k.fails(t, in("logs", "talker", "-c", "nobody"), "nobody")
 			k.fails(t, in("logs", "talker", "--previous", "-c", "side"), "previous terminated container")
 		})
+		t.Run("Ctrl-C", func(t *testing.T) { testInterrupt(t, k, ns) })
 		t.Run("port-forward", func(t *testing.T) { testPortForward(t, k, ns) })
 		t.Run("attach, logs -f, logs --previous", func(t *testing.T) { testAttach(t, k, ns) })
 	})
+}
+
+// testInterrupt: what goes on for ever ends by a signal.
+func testInterrupt(t *testing.T, k tool, ns string) {
+	for _, args := range [][]string{
+		{"attach", "talker", "-c", "side"}, {"logs", "-f", "talker", "-c", "side"}, {"get", "pods", "-w"},
+		{"exec", "talker", "-c", "side", "--", "sh", "-c", "echo begins; sleep 1000"}, {"port-forward", "talker", ":80"},
+	} {
+		for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+			cmd := k.command(t, time.Minute, append([]string{args[0], "-n", ns}, args[1:]...)...)
+			pipe := cmd.StdoutPipe
+			if args[0] == "attach" {
+				pipe = cmd.StderrPipe // it says that it waits
+			}
+			out, err := pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := out.Read(make([]byte, 1)); err != nil {
+				t.Errorf("%v: %v", args, err)
+			}
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			_ = cmd.Wait()
+			if took := time.Since(begun); took > 30*time.Second {
+				t.Errorf("%v ended %s after signal %v", args, took, signal)
+			}
+		}
+	}
 }
 
 func testExec(t *testing.T, k tool, ns string) {
