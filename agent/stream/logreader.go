@@ -46,6 +46,7 @@ func (l *logReader) copy(ctx context.Context) error {
 	}
 	defer func() { _ = l.file.Close() }()
 	var changes *fsnotify.Watcher
+	var again <-chan time.Time
 	if l.ended != nil {
 		var err error
 		if changes, err = fsnotify.NewWatcher(); err != nil {
@@ -56,9 +57,10 @@ func (l *logReader) copy(ctx context.Context) error {
 			return err
 		}
 		l.out.begin()
+		ticker := time.NewTicker(lookAgain)
+		defer ticker.Stop()
+		again = ticker.C
 	}
-	again := time.NewTicker(lookAgain)
-	defer again.Stop()
 	for ctx.Err() == nil {
 		// Asked before reading: what it wrote before its end is read below.
 		ended := l.hasEnded()
@@ -81,7 +83,7 @@ func (l *logReader) copy(ctx context.Context) error {
 			return nil
 		}
 		l.out.flush()
-		if err := l.wait(ctx, changes, again.C); err != nil {
+		if err := l.wait(ctx, changes, again); err != nil {
 			return err
 		}
 	}
@@ -125,45 +127,52 @@ func escapeGlob(path string) string {
 
 // openStart opens the file in which to begin and seeks there.
 func (l *logReader) openStart() error {
-	files := l.files()
-	if l.opts.tail < 0 {
-		for _, path := range files {
-			if err := l.open(path, 0); !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+	if l.opts.tail >= 0 {
+		if found, err := l.openTail(); found || err != nil {
+			return err
 		}
-		return fmt.Errorf("log file %s: %w", l.path, os.ErrNotExist)
 	}
-	want := l.opts.tail
+	oldest := func() string { return l.files()[0] }
+	file, err := l.pin(oldest)
+	if errors.Is(err, os.ErrNotExist) {
+		file, err = l.pin(oldest) // it was being renamed, and is there by another name
+	}
+	if err != nil {
+		return fmt.Errorf("log file: %w", err)
+	}
+	l.use(file)
+	return nil
+}
+
+// openTail looks for the file in which the last lines begin, and seeks there. It has
+// not found one if there are fewer.
+func (l *logReader) openTail() (found bool, err error) {
+	files, want := l.files(), l.opts.tail
 	for i := len(files) - 1; i >= 0; i-- {
 		file, err := os.Open(files[i])
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
-		offset, found, err := tailOffset(file, want)
-		_ = file.Close()
-		if err != nil {
-			return fmt.Errorf("log file %s: %w", files[i], err)
+		offset, lines, err := tailOffset(file, want)
+		if err == nil && lines >= want {
+			if _, err = file.Seek(offset, io.SeekStart); err == nil {
+				l.use(file)
+				return true, nil
+			}
 		}
-		if want -= found; want <= 0 || i == 0 {
-			return l.open(files[i], offset)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return false, fmt.Errorf("log file %s: %w", files[i], err)
 		}
+		want -= lines
 	}
-	return l.open(files[len(files)-1], 0)
+	return false, nil
 }
 
-func (l *logReader) open(path string, offset int64) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	if _, err := file.Seek(offset, io.SeekStart); err != nil {
-		_ = file.Close()
-		return err
-	}
+// use reads on in a file.
+func (l *logReader) use(file *os.File) {
 	if l.file != nil {
 		_ = l.file.Close()
 	}
@@ -173,7 +182,6 @@ func (l *logReader) open(path string, offset int64) error {
 	} else {
 		l.reader.Reset(file)
 	}
-	return nil
 }
 
 // nextFile moves on if the file that was read is no longer the current one.
@@ -197,19 +205,54 @@ func (l *logReader) nextFile() (bool, error) {
 		}
 		return false, err
 	}
+	file, err := l.pin(func() string { return l.after(own) })
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // just being renamed, or nothing follows
+	}
+	if err != nil {
+		return false, err
+	}
+	l.use(file)
+	return true, nil
+}
+
+// pin opens the file that choose names. Whoever rotates meanwhile gives its name to a
+// later file: it is chosen anew until the choice is what was opened.
+func (l *logReader) pin(choose func() string) (*os.File, error) {
+	for {
+		path := choose()
+		file, err := os.Open(path)
+		if errors.Is(err, os.ErrNotExist) && path != "" && path != l.path {
+			continue // it has become too old
+		}
+		if err != nil {
+			return nil, err
+		}
+		opened, err := file.Stat()
+		if err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		if is, err := os.Stat(choose()); err == nil && os.SameFile(is, opened) {
+			return file, nil
+		}
+		_ = file.Close()
+	}
+}
+
+// after is the path of the file that follows one, "" if there is none so far. If that
+// one is deleted, it is the oldest.
+func (l *logReader) after(own os.FileInfo) string {
 	files := l.files()
-	next := 0 // our own file may be deleted already
+	next := 0
 	for i, path := range files {
 		if info, err := os.Stat(path); err == nil && os.SameFile(own, info) {
 			next = i + 1
 		}
 	}
-	for ; next < len(files); next++ {
-		if err := l.open(files[next], 0); !errors.Is(err, os.ErrNotExist) {
-			return err == nil, err
-		}
+	if next == len(files) {
+		return ""
 	}
-	return false, nil
+	return files[next]
 }
 
 // drain reads to the end of the file.
