@@ -40,10 +40,7 @@ func (e *Engine) pickRuntime(ctx context.Context) (ociRuntime, error) {
 	}
 	var errs []error
 	for _, name := range names {
-		oci, err := openRuntime(ctx, name)
-		if err == nil {
-			err = e.probe(ctx, oci)
-		}
+		oci, err := e.tryRuntime(ctx, name)
 		if err == nil {
 			e.log.Info("OCI runtime picked", "runtime", oci.flavour, "path", oci.path, "cgroups", e.cgroups.Mode())
 			return oci, nil
@@ -63,10 +60,7 @@ func (e *Engine) pickRuntime(ctx context.Context) (ociRuntime, error) {
 func (e *Engine) openRuntimes(ctx context.Context) (map[string]ociRuntime, error) {
 	more := map[string]ociRuntime{}
 	for name, program := range e.cfg.Runtimes {
-		oci, err := openRuntime(ctx, program)
-		if err == nil {
-			err = e.probe(ctx, oci)
-		}
+		oci, err := e.tryRuntime(ctx, program)
 		if err != nil {
 			return nil, fmt.Errorf("OCI runtime %s (%s) does not work on this host: %w", name, program, err)
 		}
@@ -86,6 +80,15 @@ func (e *Engine) runtimeOf(spec *ContainerSpec) (ociRuntime, error) {
 			spec.Runtime, strings.Join(slices.Sorted(maps.Keys(e.more)), ", "), errdefs.ErrNotFound)
 	}
 	return oci, nil
+}
+
+// tryRuntime opens a runtime that is able to create a container here.
+func (e *Engine) tryRuntime(ctx context.Context, program string) (ociRuntime, error) {
+	oci, err := openRuntime(ctx, program)
+	if err == nil {
+		err = e.probe(ctx, oci)
+	}
+	return oci, err
 }
 
 func openRuntime(ctx context.Context, name string) (ociRuntime, error) {
