@@ -44,7 +44,9 @@ func loadIdentity(dir string) (string, error) {
 // holder is what this agent writes into its Lease.
 func (n *Node) holder() string { return n.cfg.Name + "_" + n.identity }
 
-// claim takes the Lease over, unless somebody else holds it and is alive.
+// claim takes the Lease over, unless somebody else holds it and is alive. Whoever
+// renewed it a moment ago may be this host before it lost its data directory, or
+// the one whose place it takes: then the Lease runs out unless it is renewed.
 func (n *Node) claim(ctx context.Context) error {
 	leases := n.cfg.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	have, err := leases.Get(ctx, n.cfg.Name, metav1.GetOptions{})
@@ -55,11 +57,36 @@ func (n *Node) claim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("get lease of node %s: %w", n.cfg.Name, err)
 	}
-	if err := n.taken(have, time.Now()); err != nil {
-		return err
+	if n.taken(have, time.Now()) != nil {
+		n.cfg.Log.Info("The node's name was in use a moment ago, will see whether it still is", "holder", *have.Spec.HolderIdentity)
+		if have, err = n.outlast(ctx, have); err != nil {
+			return err
+		}
 	}
 	_, err = leases.Update(ctx, n.lease(have, time.Now()), metav1.UpdateOptions{})
 	return err
+}
+
+// outlast waits until a Lease of somebody else has run out. It returns
+// ErrNameTaken if that one renews it instead.
+func (n *Node) outlast(ctx context.Context, first *coordinationv1.Lease) (*coordinationv1.Lease, error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(retryPause):
+		}
+		have, err := n.cfg.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(ctx, n.cfg.Name, metav1.GetOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("get lease of node %s: %w", n.cfg.Name, err)
+		}
+		switch err := n.taken(have, time.Now()); {
+		case err == nil:
+			return have, nil
+		case !have.Spec.RenewTime.Equal(first.Spec.RenewTime):
+			return nil, err
+		}
+	}
 }
 
 // taken tells whether another agent holds the Lease and renewed it recently.

@@ -195,7 +195,7 @@ func statusOf(err error) metav1.Status {
 	switch {
 	case errors.As(err, &known):
 		status = known.Status()
-	case errors.Is(err, store.ErrNameTaken), errors.Is(err, store.ErrQuorum):
+	case errors.Is(err, store.ErrNameTaken), errors.Is(err, store.ErrAddressTaken), errors.Is(err, store.ErrQuorum):
 		status.Code, status.Reason = http.StatusConflict, metav1.StatusReasonConflict
 	case errors.Is(err, store.ErrNoServer):
 		status.Code, status.Reason = http.StatusNotFound, metav1.StatusReasonNotFound

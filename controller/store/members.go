@@ -29,8 +29,10 @@ var (
 	ErrQuorum = errors.New("too few servers would be left to decide")
 	// ErrNoServer: there is no server of that name.
 	ErrNoServer = errors.New("no such server")
+	// ErrAddressTaken: another member has that address.
+	ErrAddressTaken = errors.New("a server has that address already")
 	// ErrNotNow: wait a moment and try again.
-	ErrNotNow = errors.New("the servers are not ready for another one yet")
+	ErrNotNow = errors.New("the servers are not ready for a change yet")
 )
 
 // Members lists those of the embedded store as this server knows them; nil for
@@ -78,7 +80,7 @@ func admission(members []Member, registered map[string]Server, server Server) (s
 		case m.Name == server.Name:
 			return nil, fmt.Errorf("%w: %s", ErrNameTaken, m.Name)
 		case m.Name != "" && m.PeerURL == server.PeerURL:
-			return nil, fmt.Errorf("%s is the address of server %s: give this one another --node-ip or --etcd-peer-port", m.PeerURL, m.Name)
+			return nil, fmt.Errorf("%w: %s is server %s: give this one another --node-ip or --etcd-peer-port", ErrAddressTaken, m.PeerURL, m.Name)
 		case m.Name == "" && (m.PeerURL == server.PeerURL || m.PeerURL == registered[server.Name].PeerURL):
 			stale = append(stale, m.ID)
 		}
@@ -188,8 +190,8 @@ func (s *Store) Promotion(ctx context.Context) error {
 	return nil
 }
 
-// Remove takes a server out of the cluster for good. It refuses if too few
-// would be left.
+// Remove takes a server out of the cluster for good. It returns ErrQuorum
+// if too few would be left.
 func (s *Store) Remove(ctx context.Context, name string) error {
 	s.changes.Lock()
 	defer s.changes.Unlock()
@@ -203,16 +205,26 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	}
 	if id != 0 {
 		if _, err := s.client.MemberRemove(ctx, id); err != nil {
-			if err = understand(err); errors.Is(err, ErrNotNow) || errors.Is(err, ErrQuorum) {
-				return fmt.Errorf("%w: %s", ErrQuorum, s.Quorum(ctx))
-			}
-			return fmt.Errorf("store: remove server %s: %w", name, err)
+			voters, silent := s.rollCall(ctx)
+			return refusal(understand(err), id, voters, silent)
 		}
 	}
 	if _, err := s.client.Delete(ctx, serversPrefix+name); err != nil {
 		return fmt.Errorf("store: forget server %s: %w", name, err)
 	}
 	return nil
+}
+
+// refusal says why etcd does not remove a member, given who has a vote and who of
+// them is silent. etcd needs seconds to notice that a server is gone, or back.
+func refusal(err error, id uint64, voters, silent []Member) error {
+	switch {
+	case errors.Is(err, ErrNotNow) && enoughWithout(id, voters, silent):
+		return err
+	case errors.Is(err, ErrNotNow), errors.Is(err, ErrQuorum):
+		return fmt.Errorf("%w: %s", ErrQuorum, shortage(voters, silent))
+	}
+	return fmt.Errorf("store: remove a server: %w", err)
 }
 
 // removal finds the member behind a name; 0 if there is none but the server has

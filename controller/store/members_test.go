@@ -42,7 +42,7 @@ func TestAdmission(t *testing.T) {
 		"and moved since":      {members: []Member{member(1), unstarted(2)}, known: []Server{server(2)}, server: moved, stale: []uint64{2}},
 		"beside another":       {members: []Member{member(1), unstarted(3)}, known: []Server{server(3)}, server: server(2)},
 		"it runs already":      {members: []Member{member(1), member(2)}, server: server(2), err: "there is a server of that name already: host-2"},
-		"its address is taken": {members: []Member{member(1), member(2)}, server: Server{Name: "x", PeerURL: server(2).PeerURL}, err: "10.0.0.2:2380 is the address of server host-2"},
+		"its address is taken": {members: []Member{member(1), member(2)}, server: Server{Name: "x", PeerURL: server(2).PeerURL}, err: "10.0.0.2:2380 is server host-2"},
 	} {
 		registered := map[string]Server{}
 		for _, s := range c.known {
@@ -135,20 +135,49 @@ func TestRemoval(t *testing.T) {
 	}
 }
 
+func members(numbers ...int) (all []Member) {
+	for _, n := range numbers {
+		all = append(all, member(n))
+	}
+	return all
+}
+
 func TestShortage(t *testing.T) {
 	for _, c := range []struct {
-		voters int
-		silent []string
-		want   string
+		voters, silent []Member
+		want           string
 	}{
-		{1, nil, ""},
-		{3, nil, ""},
-		{3, []string{"b", "a"}, "2 of 3 servers are needed, 1 answer: a and b do not"},
-		{2, []string{"a"}, "2 of 2 servers are needed, 1 answer: a does not"},
-		{5, []string{"a"}, "3 of 5 servers are needed, 4 answer: a does not"},
+		{members(1), nil, ""},
+		{members(1, 2, 3), nil, ""},
+		{members(1, 2, 3), members(2, 1), "2 of 3 servers are needed, 1 answer: host-1 (10.0.0.1:2380) and host-2 (10.0.0.2:2380) do not"},
+		{members(1, 2), members(1), "2 of 2 servers are needed, 1 answer: host-1 (10.0.0.1:2380) does not"},
+		{members(1, 2, 3, 4, 5), members(1), "3 of 5 servers are needed, 4 answer: host-1 (10.0.0.1:2380) does not"},
 	} {
 		if got := shortage(c.voters, c.silent); got != c.want {
 			t.Errorf("%q", got)
+		}
+	}
+}
+
+// TestRefusal: etcd calls a cluster unhealthy for some seconds after one of its
+// servers has gone or come. That passes; too few servers do not.
+func TestRefusal(t *testing.T) {
+	passes, lasts := understand(rpctypes.ErrUnhealthy), understand(rpctypes.ErrMemberNotEnoughStarted)
+	for name, c := range map[string]struct {
+		err            error
+		voters, silent []Member
+		want           error
+	}{
+		"the one that goes is dead":          {passes, members(1, 2, 3), members(3), ErrNotNow},
+		"all are there, one came just now":   {passes, members(1, 2, 3), nil, ErrNotNow},
+		"another one is dead":                {passes, members(1, 2, 3), members(2), ErrQuorum},
+		"two are dead":                       {passes, members(1, 2, 3), members(2, 3), ErrQuorum},
+		"two of five are, one of which goes": {passes, members(1, 2, 3, 4, 5), members(2, 3), ErrNotNow},
+		"etcd says too few":                  {lasts, members(1, 2, 3), members(3), ErrQuorum},
+		"anything else":                      {rpctypes.ErrNoSpace, members(1, 2, 3), nil, rpctypes.ErrNoSpace},
+	} {
+		if got := refusal(c.err, 3, c.voters, c.silent); !errors.Is(got, c.want) {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

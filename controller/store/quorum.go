@@ -60,19 +60,28 @@ func (s *Store) watch() {
 // Quorum tells people how many servers are needed, and who does not answer; ""
 // if all is well.
 func (s *Store) Quorum(ctx context.Context) string {
+	return shortage(s.rollCall(ctx))
+}
+
+// enoughWithout tells whether the servers that would be left without one could
+// decide.
+func enoughWithout(id uint64, voters, silent []Member) bool {
+	is := func(m Member) bool { return m.ID == id }
+	left := len(slices.DeleteFunc(slices.Clone(voters), is))
+	return left-len(slices.DeleteFunc(slices.Clone(silent), is)) > left/2
+}
+
+// rollCall finds the members of the embedded store that have a vote, and those of
+// them that do not answer.
+func (s *Store) rollCall(ctx context.Context) (voters, silent []Member) {
 	if s.etcd == nil {
-		return ""
+		return nil, nil
 	}
+	voters = slices.DeleteFunc(s.Members(), func(m Member) bool { return m.Learner })
 	self := uint64(s.etcd.Server.MemberID())
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	var voters int
-	var silent []string
-	for _, m := range s.Members() {
-		if m.Learner {
-			continue
-		}
-		voters++
+	for _, m := range voters {
 		if m.ID == self {
 			continue
 		}
@@ -80,26 +89,30 @@ func (s *Store) Quorum(ctx context.Context) string {
 			if !answers(ctx, m.PeerURL) {
 				mu.Lock()
 				defer mu.Unlock()
-				silent = append(silent, fmt.Sprintf("%s (%s)", m.Name, strings.TrimPrefix(m.PeerURL, "https://")))
+				silent = append(silent, m)
 			}
 		})
 	}
 	group.Wait()
-	return shortage(voters, silent)
+	return voters, silent
 }
 
 // shortage puts it in words. Whoever answers may still be unable to decide: then
 // the servers are about to find each other.
-func shortage(voters int, silent []string) string {
+func shortage(voters, silent []Member) string {
 	if len(silent) == 0 {
 		return ""
 	}
-	slices.Sort(silent)
+	var names []string
+	for _, m := range silent {
+		names = append(names, fmt.Sprintf("%s (%s)", m.Name, strings.TrimPrefix(m.PeerURL, "https://")))
+	}
+	slices.Sort(names)
 	verb := "does"
-	if len(silent) > 1 {
+	if len(names) > 1 {
 		verb = "do"
 	}
-	return fmt.Sprintf("%d of %d servers are needed, %d answer: %s %s not", voters/2+1, voters, voters-len(silent), strings.Join(silent, " and "), verb)
+	return fmt.Sprintf("%d of %d servers are needed, %d answer: %s %s not", len(voters)/2+1, len(voters), len(voters)-len(silent), strings.Join(names, " and "), verb)
 }
 
 func answers(ctx context.Context, peerURL string) bool {

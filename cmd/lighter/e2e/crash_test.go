@@ -149,9 +149,8 @@ func TestKilledDuringRollout(t *testing.T) {
 			_ = apply.Wait() // it may have lost its server or its builder
 			replacement := newest(t, g)
 			lighter(t, g.args()...)
-			if err := g.onEveryHost(t, fmt.Sprintf("edition %d", i)); err != nil {
-				t.Error(err)
-			}
+			// The hosts learn of the last old pod's end a moment after apply did.
+			eventually(t, 20*time.Second, "the new page on every host", func() error { return g.onEveryHost(t, fmt.Sprintf("edition %d", i)) })
 			now := lives(t, g.ns, "app=frontend")
 			same(t, replacement, now)
 			for name, l := range now {

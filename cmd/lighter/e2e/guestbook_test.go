@@ -165,10 +165,9 @@ func testChangedSource(t *testing.T, g guestbook) {
 	stop := g.visitors(t, "/", nodeIPs(t)...)
 	g.edit(t, pageScript, "served by", "brought to you by")
 	lighter(t, g.args()...)
-	// apply has waited for the rollout: no front end shows the old page.
-	if err := g.onEveryHost(t, "brought to you by"); err != nil {
-		t.Error(err)
-	}
+	// apply has waited for the rollout; the hosts hear of the last old pod's end a
+	// moment after it did.
+	eventually(t, 10*time.Second, "the new page on every host", func() error { return g.onEveryHost(t, "brought to you by") })
 	fourPods(t, g.ns)
 	visits, failures := stop()
 	t.Logf("%d visits during the rollout", visits)

@@ -155,6 +155,9 @@ func (c *trio) nodesReady(t *testing.T, timeout time.Duration) {
 		if err != nil {
 			return err
 		}
+		if len(nodes.Items) != 3 {
+			return fmt.Errorf("%d nodes", len(nodes.Items))
+		}
 		for _, node := range nodes.Items {
 			for _, condition := range node.Status.Conditions {
 				if condition.Type == corev1.NodeReady && condition.Status != corev1.ConditionTrue {
