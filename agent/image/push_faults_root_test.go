@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -30,10 +29,7 @@ func TestPushRefused(t *testing.T) {
 	}))
 	defer denying.Close()
 	deniedHost := denying.Listener.Addr().String()
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	gone := nobody.Addr().String()
-	must(t, nobody.Close())
+	const gone = "127.0.0.1:1" // nobody serves there
 	s := open(t, func(c *Config) { c.Registries = map[string]Registry{reg.host: {CAFile: reg.caFile}} })
 	from := stock(t, s, newFixture(t, map[string]string{"a": "1"}))
 	ann := func(host, password string) []agentapi.Credential {

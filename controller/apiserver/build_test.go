@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -67,15 +66,7 @@ func echo(t *testing.T) http.Handler {
 }
 
 // unreachable is an address where nobody serves.
-func unreachable(t *testing.T) *url.URL {
-	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer free.Close()
-	return &url.URL{Host: free.Addr().String()}
-}
+var unreachable = &url.URL{Host: "127.0.0.1:1"}
 
 // place tells the cluster where a node's agent serves.
 func place(t *testing.T, name string, at *url.URL) {
@@ -134,7 +125,7 @@ func TestBuildTunnel(t *testing.T) {
 func TestBuildErrors(t *testing.T) {
 	client, namespace := images(t)
 	create(t, client, newImage("web"))
-	place(t, "silent", unreachable(t))
+	place(t, "silent", unreachable)
 	for name, test := range map[string]struct {
 		image, node string
 		pickErr     error

@@ -190,7 +190,7 @@ func TestQuestionsRefused(t *testing.T) {
 // TestLostAgent: who has sent nothing yet is told to try again.
 func TestLostAgent(t *testing.T) {
 	client, namespace := images(t)
-	place(t, "lost", unreachable(t))
+	place(t, "lost", unreachable)
 	shared.picker.set("lost", nil)
 	filled(t, client, create(t, client, tagged("shop", archive)))
 	_, err := ask(t, admin(t), "GET", namespace, "shop/details", http.NoBody)

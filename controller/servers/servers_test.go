@@ -238,7 +238,7 @@ func TestJoinWaitsForTheServer(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	j := c.joiner(t)
-	c.Close()
+	j.URL = "https://127.0.0.1:1" // nobody serves there
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, errors.New("not in time"))
 	defer cancel()
 	_, err := j.Join(ctx)
