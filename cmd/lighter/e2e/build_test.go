@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -192,6 +194,49 @@ func TestBuildContexts(t *testing.T) {
 	contains(t, "names that move", r.out, "base:v2 built", "base:latest built")
 	build("FROM base\nRUN cat /two\n", "-t", "check", "-")
 	build("FROM base:v1\nRUN ! test -e /two\n", "-t", "check", "-")
+}
+
+// TestBuildWhereTheCacheIs: whoever built an image last builds it again, though
+// the cluster would have chosen another host for the first build, and from its
+// cache.
+func TestBuildWhereTheCacheIs(t *testing.T) {
+	t.Parallel()
+	ns, k := namespace(t), ours(t)
+	dir := source(t, map[string]string{"Dockerfile": busyboxDockerfile + "COPY page /page\n", "page": "0"})
+	for i, host := range everyHost {
+		k.run(t, "build", "-n", ns, "-t", "shop", "--node", host, dir)
+		if err := os.WriteFile(filepath.Join(dir, "page"), []byte(host), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := k.try(t, "", "build", "-n", ns, "-t", "shop", "--progress", "plain", dir)
+		if r.code != 0 {
+			t.Fatalf("exit code %d\n%s%s", r.code, r.out, r.err)
+		}
+		contains(t, fmt.Sprintf("progress of build %d", 2*i+1), r.err, "CACHED")
+		image, err := imagesOf(t, ns).Get(t.Context(), "shop", metav1.GetOptions{})
+		if err != nil || image.Status.NodeName != host {
+			t.Errorf("built by %s, %v; the cache is on %s", image.Status.NodeName, err, host)
+		}
+	}
+}
+
+// TestBuildSSH: a step reaches the client's SSH agent, and only if it asks for it.
+func TestBuildSSH(t *testing.T) {
+	t.Parallel()
+	ns, k := namespace(t), ours(t)
+	socket := filepath.Join(t.TempDir(), "agent")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	dir := source(t, map[string]string{
+		"Dockerfile": busyboxDockerfile + "RUN test -z \"$SSH_AUTH_SOCK\"\nRUN --mount=type=ssh,required test -S \"$SSH_AUTH_SOCK\" # " + ns + "\n",
+	})
+	if r := k.try(t, "", "build", "-n", ns, "-t", "shop", dir); r.code != 1 || !strings.Contains(r.err, "ssh") {
+		t.Errorf("without --ssh: exit code %d\n%s", r.code, r.err)
+	}
+	k.run(t, "build", "-n", ns, "-t", "shop", "--ssh", "default="+socket, dir)
 }
 
 // TestBuildMistakes: each is named; nothing is built.
