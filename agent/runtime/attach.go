@@ -18,7 +18,9 @@ type AttachOptions struct {
 	// Stdin, Stdout and Stderr may be nil. With a terminal all output is Stdout.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	Resize         <-chan TerminalSize
+	// Resize is nil if the container has no terminal. The first size is waited for,
+	// but not for long.
+	Resize <-chan TerminalSize
 }
 
 // conmon sends packets whose first byte names the stream.
@@ -48,15 +50,19 @@ func (e *Engine) Attach(ctx context.Context, id string, opts AttachOptions) erro
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	resize := func(size TerminalSize) {
+		if err := e.control(id, fmt.Sprintf("1 %d %d\n", size.Height, size.Width)); err != nil {
+			e.log.Debug("resize a terminal", "id", id, "err", err)
+		}
+	}
+	if size, ok := firstSize(opts.Resize); ok {
+		resize(size)
+	}
 	c.attachedOnce.Do(func() { close(c.attached) })
 
 	ended := make(chan struct{})
 	defer close(ended)
-	go resizeUntil(ended, opts.Resize, func(size TerminalSize) {
-		if err := e.control(id, fmt.Sprintf("1 %d %d\n", size.Height, size.Width)); err != nil {
-			e.log.Debug("resize a terminal", "id", id, "err", err)
-		}
-	})
+	go resizeUntil(ended, opts.Resize, resize)
 	inputEnded := make(chan struct{})
 	if opts.Stdin != nil {
 		go func() {

@@ -36,13 +36,18 @@ type ExecOptions struct {
 	// Stdin, Stdout and Stderr may be nil. Exec does not wait for Stdin to end.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	// Resize may be nil; it is read until closed or the process ends.
+	// Resize may be nil; it is read until closed or the process ends. With a TTY
+	// the first size is waited for, but not for long.
 	Resize <-chan TerminalSize
 }
 
 // drainGrace is how long output is read on after the process has ended: one of
 // its children may hold the pipe for ever.
 const drainGrace = 2 * time.Second
+
+// sizeGrace is how long a client has to say how large its terminal is before the
+// session goes on without. Nearly all say it at once.
+const sizeGrace = time.Second
 
 // Exec runs a process in a container and waits for it. Its exit code comes
 // without error, whatever it is. When ctx ends the process and its group are
@@ -233,12 +238,8 @@ func (s *execSession) runTTY(opts ExecOptions) error {
 	if err != nil {
 		return fmt.Errorf("open a terminal: %w", err)
 	}
-	select {
-	case size, ok := <-opts.Resize: // the size at the start, if it is known by now
-		if ok {
-			_ = master.Resize(console.WinSize{Height: size.Height, Width: size.Width})
-		}
-	default:
+	if size, ok := firstSize(opts.Resize); ok {
+		_ = master.Resize(console.WinSize{Height: size.Height, Width: size.Width})
 	}
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = slave, slave, slave
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -290,6 +291,19 @@ func (s *execSession) resizeInner(size TerminalSize) {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	_ = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: size.Height, Col: size.Width})
+}
+
+// firstSize waits for the size that clients of a terminal send first, so that no
+// key reaches a program before it can know how large its terminal is.
+func firstSize(sizes <-chan TerminalSize) (size TerminalSize, ok bool) {
+	if sizes == nil {
+		return size, false
+	}
+	select {
+	case size, ok = <-sizes:
+	case <-time.After(sizeGrace):
+	}
+	return size, ok
 }
 
 // resizeUntil applies sizes until either channel closes.

@@ -146,11 +146,24 @@ func TestAttachToTerminal(t *testing.T) {
 	go func() {
 		result <- h.engine.Attach(ctx, id, AttachOptions{Stdin: stdin, Stdout: &screen, Resize: sizes})
 	}()
+	typed := make(chan struct{})
+	go func() {
+		defer close(typed)
+		_, _ = io.WriteString(keyboard, "stty size\n")
+	}()
+	select {
+	case <-typed:
+		t.Error("keys arrive before the terminal has its size")
+	case <-time.After(sizeGrace / 10): // keys that wait, not a wait for something
+	}
 	sizes <- TerminalSize{Width: 99, Height: 33}
-	poll(t, "the size", func() bool {
+	poll(t, "the size at the start", func() bool { return strings.Contains(screen.String(), "33 99") })
+	<-typed
+	sizes <- TerminalSize{Width: 88, Height: 44}
+	poll(t, "the new size", func() bool {
 		_, _ = io.WriteString(keyboard, "stty size\n")
 		time.Sleep(50 * time.Millisecond)
-		return strings.Contains(screen.String(), "33 99")
+		return strings.Contains(screen.String(), "44 88")
 	})
 	cancel() // the client goes away; the container stays
 	if err := <-result; !errors.Is(err, context.Canceled) {

@@ -143,9 +143,12 @@ func (s session) ExecInContainer(ctx context.Context, _, _, id string, command [
 
 // AttachContainer implements remotecommand.Attacher.
 func (s session) AttachContainer(ctx context.Context, _, _, id string, in io.Reader, out, errOut io.WriteCloser,
-	_ bool, resize <-chan remotecommand.TerminalSize) error {
+	tty bool, resize <-chan remotecommand.TerminalSize) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if !tty {
+		resize = nil // WebSocket clients always have a channel for it
+	}
 	return s.runtime.Attach(ctx, id, runtime.AttachOptions{
 		Stdin: in, Stdout: writer(out), Stderr: writer(errOut), Resize: sizes(ctx, resize),
 	})

@@ -154,6 +154,21 @@ func (s *session) shown() string {
 	return s.screen.String()
 }
 
+// sized waits until the terminal in the container is as large as this one. On a
+// machine that is busy enough the size may come after the first keys.
+func (s *session) sized() {
+	s.t.Helper()
+	eventually(s.t, 20*time.Second, "the terminal has its size", func() error {
+		if _, err := io.WriteString(s.master, "stty size\r"); err != nil {
+			return err
+		}
+		if shown := s.shown(); !strings.Contains(shown, "30 100") {
+			return errOutput(shown)
+		}
+		return nil
+	})
+}
+
 // types sends keys and waits until the screen shows something.
 func (s *session) types(keys, want string) {
 	s.t.Helper()
@@ -162,7 +177,7 @@ func (s *session) types(keys, want string) {
 	}
 	eventually(s.t, 20*time.Second, "the terminal shows "+want, func() error {
 		if shown := s.shown(); !strings.Contains(shown, want) {
-			return &os.PathError{Op: "show", Path: shown, Err: os.ErrNotExist}
+			return errOutput(shown)
 		}
 		return nil
 	})

@@ -79,7 +79,7 @@ func TestDockerExecIt(t *testing.T) {
 	s.types("exit 5\r", "exit 5")
 	s.ends(5)
 	s = d.terminal("exec", "-it", "box", "--", "sh") // kubectl's
-	s.types("stty size\r", "30 100")
+	s.sized()
 	s.types("echo $((6*7))\r", "42")
 	s.types("exit 4\r", "exit 4")
 	s.ends(4)
@@ -90,7 +90,7 @@ func TestDockerAttach(t *testing.T) {
 	d := newDock(t)
 	// A shell in the foreground ends the command with its code.
 	s := d.terminal("run", "-it", "--rm", "--name", "shell", "toolbox", "sh")
-	s.types("stty size\r", "30 100")
+	s.sized()
 	s.types("test -t 0 && echo $((6*7))\r", "42")
 	s.types("exit 9\r", "exit 9")
 	s.ends(9)
