@@ -22,6 +22,7 @@ import (
 	"lighter.dev/lighter/api/jointoken"
 	"lighter.dev/lighter/controller/pki"
 	"lighter.dev/lighter/controller/store"
+	"lighter.dev/lighter/controller/store/storetest"
 )
 
 const (
@@ -50,7 +51,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	c.store, err = store.Start(t.Context(), store.Config{
-		Dir: filepath.Join(dir, "etcd"), Name: "host-1", Peer: freePort(t), ClusterID: c.authority.ClusterID(),
+		Dir: filepath.Join(dir, "etcd"), Name: "host-1", Peer: storetest.Port(t), ClusterID: c.authority.ClusterID(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,13 +90,6 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-func freePort(t *testing.T) netip.AddrPort {
-	t.Helper()
-	l := httptest.NewServer(nil)
-	defer l.Close()
-	return netip.MustParseAddrPort(l.Listener.Addr().String())
-}
-
 func (c *cluster) token(t *testing.T, bearer string) string {
 	t.Helper()
 	token, err := jointoken.New(c.authority.PEM, bearer)
@@ -110,7 +104,7 @@ func (c *cluster) joiner(t *testing.T) *Joiner {
 	return &Joiner{
 		URL: c.URL, Token: c.token(t, forServers), Log: slog.New(slog.DiscardHandler),
 		Request: Request{
-			Server: store.Server{Name: "host-2", Address: "127.0.0.1:1", PeerURL: "https://" + freePort(t).String()},
+			Server: store.Server{Name: "host-2", Address: "127.0.0.1:1", PeerURL: "https://" + storetest.Port(t).String()},
 			Ranges: ranges,
 		},
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
@@ -65,11 +66,8 @@ func (s *Store) startEmbedded(ctx context.Context, cfg Config) error {
 	if s.peer.wanted() && !Joined(cfg.Dir) && len(cfg.Join) == 0 {
 		return fmt.Errorf("store: %s: %w", cfg.Dir, errDataLost)
 	}
-	endpoint, err := freeLoopback()
+	endpoint, err := s.listen(cfg, files)
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	if s.etcd, err = embed.StartEtcd(embeddedConfig(cfg, files, endpoint, s.peer.wanted())); err != nil {
 		return explain(err, cfg.Dir)
 	}
 	// Before it is ready: others may be needed for that, and need us.
@@ -87,6 +85,21 @@ func (s *Store) startEmbedded(ctx context.Context, cfg Config) error {
 	s.failed = make(chan error, 1)
 	go s.watch()
 	return nil
+}
+
+// listen starts the embedded server at a port of loopback. Another process may take
+// it before etcd does; then the next one will do.
+func (s *Store) listen(cfg Config, files certFiles) (endpoint url.URL, err error) {
+	for range 5 {
+		if endpoint, err = freeLoopback(); err != nil {
+			return endpoint, err
+		}
+		s.etcd, err = embed.StartEtcd(embeddedConfig(cfg, files, endpoint, s.peer.wanted()))
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	return endpoint, err
 }
 
 // awaitReady returns when the embedded server can read and write.
@@ -180,8 +193,7 @@ func explain(err error, dir string) error {
 	return fmt.Errorf("store: start etcd in %s: %w", dir, err)
 }
 
-// freeLoopback picks a port. Another process could take it before etcd does;
-// the start fails then, and is repeated by whoever supervises us.
+// freeLoopback picks a port.
 func freeLoopback() (url.URL, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback does not wait
 	if err != nil {

@@ -84,7 +84,7 @@ func TestRestart(t *testing.T) {
 		began := time.Now()
 		closeStore(t, remote)
 		closeStore(t, s)
-		if took := time.Since(began); took > 20*time.Second {
+		if took := time.Since(began); took > time.Minute {
 			t.Errorf("round %d: Close took %s", round, took)
 		}
 		noOpenFiles(t, dir)
@@ -118,7 +118,7 @@ func TestInUse(t *testing.T) {
 			t.Errorf("%q does not say %q", err, want)
 		}
 	}
-	if took := time.Since(began); took > 30*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("the refusal took %s", took)
 	}
 }
@@ -166,17 +166,14 @@ func TestExternal(t *testing.T) {
 
 // TestUnreachable: an etcd that does not answer is an error that names it.
 func TestUnreachable(t *testing.T) {
-	free, err := freeLoopback()
-	if err != nil {
-		t.Fatal(err)
-	}
+	const nobody = "https://127.0.0.1:1"
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	s, err := Start(ctx, Config{Endpoints: []string{free.String()}, ClusterID: "a"})
+	s, err := Start(ctx, Config{Endpoints: []string{nobody}, ClusterID: "a"})
 	if err == nil {
 		t.Fatal(errors.Join(errors.New("there is no etcd"), s.Close()))
 	}
-	if !strings.Contains(err.Error(), free.String()) {
+	if !strings.Contains(err.Error(), nobody) {
 		t.Errorf("%q does not say where", err)
 	}
 }
