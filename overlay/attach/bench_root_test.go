@@ -9,31 +9,40 @@ import (
 	"time"
 
 	"lighter.dev/lighter/overlay/attach"
+	"lighter.dev/lighter/overlay/netns"
 	"lighter.dev/lighter/overlay/netns/netnstest"
 )
 
-// attachBudget is for a pod without published ports. The test holds the quickest
-// tenth against it: what the code takes, whatever else the machine is doing.
-const attachBudget = 5 * time.Millisecond
+// attachBudget is what attaching a pod without published ports may take, in times
+// of what the kernel takes for a bare veth pair on the same machine. The test holds
+// the quickest tenth against it: what the code takes, whatever else the machine is doing.
+const attachBudget = 10
 
 func TestAttachBudget(t *testing.T) {
 	ns, _ := cluster(t, 1, 1500)
-	var up, down []time.Duration
+	var bare, up, down []time.Duration
 	for i := range 60 {
 		s := attach.Sandbox{PodUID: fmt.Sprint("uid", i), PodNamespace: "default", PodName: "p", NetNS: netnstest.NewNS(t)}
+		peer := netns.Peer{NS: netnstest.OpenNS(t, s.NetNS), Name: "bare1"}
 		start := time.Now()
-		_, err := ns[0].a.Attach(t.Context(), s)
+		_, err := ns[0].AddVeth(netns.Veth{Name: "bare0", Peer: peer})
+		must(t, err)
+		bare = append(bare, time.Since(start))
+		must(t, ns[0].DelLink("bare0"))
+		start = time.Now()
+		_, err = ns[0].a.Attach(t.Context(), s)
 		must(t, err)
 		up = append(up, time.Since(start))
 		start = time.Now()
 		must(t, ns[0].a.Detach(t.Context(), s))
 		down = append(down, time.Since(start))
 	}
+	slices.Sort(bare)
 	slices.Sort(up)
 	slices.Sort(down)
-	t.Logf("attach p10 %s p50 %s p90 %s; detach p50 %s p90 %s", up[6], up[30], up[54], down[30], down[54])
-	if up[6] > attachBudget {
-		t.Errorf("attach took %s, the budget is %s", up[6], attachBudget)
+	t.Logf("bare veth p10 %s; attach p10 %s p50 %s p90 %s; detach p50 %s p90 %s", bare[6], up[6], up[30], up[54], down[30], down[54])
+	if up[6] > attachBudget*bare[6] {
+		t.Errorf("attach took %s, the budget is %d times the %s of a bare veth pair", up[6], attachBudget, bare[6])
 	}
 }
 
@@ -69,7 +78,7 @@ func stream(b *testing.B, from, to string, addr netip.Addr) float64 {
 	b.Helper()
 	server := netnstest.Command(b.Context(), to, "iperf3", "-s", "-1")
 	must(b, server.Start())
-	netnstest.Eventually(b, 5*time.Second, "iperf3 listens", func() bool {
+	netnstest.Eventually(b, netnstest.Patience, "iperf3 listens", func() bool {
 		return netnstest.Command(b.Context(), to, "sh", "-c", "grep -q ':1451 .* 0A ' /proc/net/tcp /proc/net/tcp6").Run() == nil
 	})
 	out := netnstest.Output(b, from, "iperf3", "-J", "-t", "3", "-c", addr.String())

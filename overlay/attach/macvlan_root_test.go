@@ -41,7 +41,7 @@ func TestMacvlanPodsAreOnTheUnderlay(t *testing.T) {
 		must(t, err)
 		pods, ips = append(pods, netnstest.OpenNS(t, s.NetNS)), append(ips, r.IPs[0])
 	}
-	must(t, netnstest.Ping(pods[0], netip.Addr{}, lab.Hosts[1].IP, 1500))
-	must(t, netnstest.Ping(pods[0], netip.Addr{}, ips[1], 84))
-	must(t, netnstest.Ping(lab.Hosts[1].Real, netip.Addr{}, ips[0], 84))
+	must(t, netnstest.Ping(pods[0], netip.Addr{}, lab.Hosts[1].IP, 1500, netnstest.Patience))
+	must(t, netnstest.Ping(pods[0], netip.Addr{}, ips[1], 84, netnstest.Patience))
+	must(t, netnstest.Ping(lab.Hosts[1].Real, netip.Addr{}, ips[0], 84, netnstest.Patience))
 }

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +24,9 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
 )
+
+// patience is how long an answer may take on a busy machine.
+const patience = 30 * time.Second
 
 func named(name string, ready bool, ips ...string) discoveryv1.Endpoint {
 	e := discoveryv1.Endpoint{Addresses: ips, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}
@@ -81,14 +86,7 @@ func world() []runtime.Object {
 func start(t testing.TB, objects []runtime.Object, change ...func(*Config)) string {
 	t.Helper()
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(objects...), 0)
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := net.Listen("tcp", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, stream := listen(t)
 	cfg := Config{
 		PacketConns: []net.PacketConn{packets}, Listeners: []net.Listener{stream},
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/15")}, ResolvConf: "/nonexistent",
@@ -118,11 +116,31 @@ func start(t testing.TB, objects []runtime.Object, change ...func(*Config)) stri
 	return packets.LocalAddr().String()
 }
 
+// listen takes one port of loopback for UDP and TCP. What is free for the one may
+// be taken for the other; then it takes the next.
+func listen(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, stream
+		}
+		_ = packets.Close()
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // ask sends one question over UDP.
 func ask(t testing.TB, server, name string, qtype uint16) *mdns.Msg {
 	t.Helper()
 	query := new(mdns.Msg).SetQuestion(name, qtype)
-	reply, _, err := (&mdns.Client{Timeout: 6 * time.Second}).Exchange(query, server)
+	reply, _, err := (&mdns.Client{Timeout: patience}).Exchange(query, server)
 	if err != nil {
 		t.Fatalf("ask for %s %s: %v", name, mdns.TypeToString[qtype], err)
 	}
@@ -220,7 +238,7 @@ func TestSizes(t *testing.T) {
 		t.Errorf("without EDNS0: %d bytes, truncated %v", plain.Len(), plain.Truncated)
 	}
 	query := new(mdns.Msg).SetQuestion(name, mdns.TypeA).SetEdns0(4096, false)
-	reply, _, err := (&mdns.Client{UDPSize: 4096}).Exchange(query, server)
+	reply, _, err := (&mdns.Client{UDPSize: 4096, Timeout: patience}).Exchange(query, server)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,10 +247,10 @@ func TestSizes(t *testing.T) {
 		t.Errorf("with EDNS0: %v, %d answers, %d bytes", err, len(reply.Answer), reply.Len())
 	}
 	query.IsEdns0().SetVersion(1)
-	if reply, _, err = new(mdns.Client).Exchange(query, server); err != nil || reply.Rcode != mdns.RcodeBadVers {
+	if reply, _, err = (&mdns.Client{Timeout: patience}).Exchange(query, server); err != nil || reply.Rcode != mdns.RcodeBadVers {
 		t.Errorf("EDNS version 1: %v %v", reply, err)
 	}
-	reply, _, err = (&mdns.Client{Net: "tcp"}).Exchange(new(mdns.Msg).SetQuestion(name, mdns.TypeA), server)
+	reply, _, err = (&mdns.Client{Net: "tcp", Timeout: patience}).Exchange(new(mdns.Msg).SetQuestion(name, mdns.TypeA), server)
 	if err != nil || reply.Truncated || len(reply.Answer) != 90 {
 		t.Errorf("TCP: %v, %d answers", err, len(reply.Answer))
 	}
@@ -373,7 +391,7 @@ func TestDig(t *testing.T) {
 	server := start(t, world())
 	host, port, _ := net.SplitHostPort(server)
 	run := func(args ...string) string {
-		out, err := exec.Command(dig, append([]string{"@" + host, "-p", port, "+time=2", "+tries=1"}, args...)...).CombinedOutput()
+		out, err := exec.Command(dig, append([]string{"@" + host, "-p", port, "+time=30", "+tries=1"}, args...)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("dig %v: %v\n%s", args, err, out)
 		}

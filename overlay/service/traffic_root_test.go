@@ -58,19 +58,27 @@ func answerLines(conn net.Conn, pod string) {
 
 // session is a TCP connection over which one can ask again and again.
 type session struct {
-	conn net.Conn
-	read *bufio.Reader
+	conn  net.Conn
+	read  *bufio.Reader
+	limit time.Duration // for an answer
 }
 
-// dial connects from a namespace.
-func (n *netns) dial(to string) (*session, error) {
+const (
+	// patience is how long what has to work may take on a busy machine.
+	patience = 30 * time.Second
+	// brief is for what is not expected to work, or is tried again.
+	brief = 2 * time.Second
+)
+
+// dial connects from a namespace; each step may take as long as given.
+func (n *netns) dial(to string, limit time.Duration) (*session, error) {
 	var s *session
 	err := <-n.start(func() error {
-		conn, err := net.DialTimeout("tcp", to, 2*time.Second)
+		conn, err := net.DialTimeout("tcp", to, limit)
 		if err != nil {
 			return err
 		}
-		s = &session{conn: conn, read: bufio.NewReader(conn)}
+		s = &session{conn: conn, read: bufio.NewReader(conn), limit: limit}
 		return nil
 	})
 	return s, err
@@ -78,7 +86,7 @@ func (n *netns) dial(to string) (*session, error) {
 
 // ask returns which pod answers, and the client address that it sees.
 func (s *session) ask() (pod, client string, err error) {
-	if err := s.conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := s.conn.SetDeadline(time.Now().Add(s.limit)); err != nil {
 		return "", "", err
 	}
 	if _, err := io.WriteString(s.conn, "?\n"); err != nil {
@@ -96,9 +104,13 @@ func (s *session) ask() (pod, client string, err error) {
 	return pod, host, err
 }
 
-// get asks over a new connection.
+// get asks over a new connection that may well fail.
 func (n *netns) get(to string) (pod, client string, err error) {
-	s, err := n.dial(to)
+	return n.getWithin(to, brief)
+}
+
+func (n *netns) getWithin(to string, limit time.Duration) (pod, client string, err error) {
+	s, err := n.dial(to, limit)
 	if err != nil {
 		return "", "", err
 	}
@@ -109,7 +121,7 @@ func (n *netns) get(to string) (pod, client string, err error) {
 // mustGet is get for connections that have to work.
 func (n *netns) mustGet(to string) (pod, client string) {
 	n.t.Helper()
-	pod, client, err := n.get(to)
+	pod, client, err := n.getWithin(to, patience)
 	if err != nil {
 		n.t.Fatalf("connect to %s: %v", to, err)
 	}

@@ -70,14 +70,15 @@ func join(t *testing.T, ns ...*node) {
 	}
 }
 
-// send is a packet of that many bytes from the pods of one host to those of another.
-func send(from *node, to, size int) error {
-	return netnstest.Ping(from.Real, ipam.Gateway(podCIDR(from.i)), ipam.Gateway(podCIDR(to)), size)
+// send is a packet of that many bytes from the pods of one host to those of another,
+// whose reply has to come within wait.
+func send(from *node, to, size int, wait time.Duration) error {
+	return netnstest.Ping(from.Real, ipam.Gateway(podCIDR(from.i)), ipam.Gateway(podCIDR(to)), size, wait)
 }
 
 func ping(t *testing.T, from *node, to int) {
 	t.Helper()
-	if err := send(from, to, 84); err != nil {
+	if err := send(from, to, 84, netnstest.Patience); err != nil {
 		t.Fatalf("from %d to %d: %v", from.i, to, err)
 	}
 }
@@ -102,10 +103,10 @@ func TestPacketsCrossHosts(t *testing.T) {
 	if mtu := device(t, ns[0]).MTU; mtu != 1450 {
 		t.Fatalf("MTU %d, want the underlay's 1500 less 50", mtu)
 	}
-	if err := send(ns[0], 1, 1450); err != nil {
+	if err := send(ns[0], 1, 1450, netnstest.Patience); err != nil {
 		t.Fatal("the largest packet does not pass unfragmented:", err)
 	}
-	if err := send(ns[0], 1, 1451); !errors.Is(err, unix.EMSGSIZE) {
+	if err := send(ns[0], 1, 1451, netnstest.Silence); !errors.Is(err, unix.EMSGSIZE) {
 		t.Fatal("one byte more:", err)
 	}
 }
@@ -136,7 +137,7 @@ func TestNothingIsFloodedOrLearned(t *testing.T) {
 	}
 	udp := func(s string) string { return s[strings.Index(s, "\nUdp: "):strings.Index(s, "UdpLite")] }
 	before := [2]string{udp(received(ns[1])), udp(received(ns[2]))}
-	if err := send(ns[0], 77, 84); err == nil {
+	if err := send(ns[0], 77, 84, netnstest.Silence); err == nil {
 		t.Fatal("somebody answered")
 	}
 	if after := [2]string{udp(received(ns[1])), udp(received(ns[2]))}; after != before {
@@ -155,7 +156,7 @@ func TestPeersComeAndGo(t *testing.T) {
 	_, ns := nodes(t, 3)
 	join(t, ns[0], ns[1])
 	ping(t, ns[0], 1)
-	if err := send(ns[0], 2, 84); err == nil {
+	if err := send(ns[0], 2, 84, netnstest.Silence); err == nil {
 		t.Fatal("a host that is no peer answered")
 	}
 	join(t, ns...)
@@ -170,7 +171,7 @@ func TestPeersComeAndGo(t *testing.T) {
 	if held := entries(t, ns[0]); held.count() != 3 || held.names(gone) {
 		t.Fatalf("%+v, want nothing of the host that left", held)
 	}
-	if err := send(ns[0], 1, 84); err == nil {
+	if err := send(ns[0], 1, 84, netnstest.Silence); err == nil {
 		t.Fatal("a host that left answered")
 	}
 }
@@ -267,8 +268,11 @@ func watch(t *testing.T, n *node) func() []string {
 		netnstest.Output(t, n.Path, "ip", "neigh", "del", "10.42.97.9", "dev", "lighter.vx")
 		return len(all()) > 0
 	})
+	// A link-local IPv6 address is good a second or two after its link came up.
 	return func() []string {
-		return slices.DeleteFunc(all(), func(line string) bool { return strings.Contains(line, "10.42.97.9") })
+		return slices.DeleteFunc(all(), func(line string) bool {
+			return strings.Contains(line, "10.42.97.9") || strings.Contains(line, "inet6") || strings.Contains(line, "fe80:")
+		})
 	}
 }
 
@@ -291,7 +295,7 @@ func TestRunRepairsWhatSomebodyDeletes(t *testing.T) {
 		netnstest.Output(t, ns[0].Path, damage...)
 		start := time.Now()
 		netnstest.Eventually(t, 30*time.Second, "repaired after "+strings.Join(damage, " "), func() bool {
-			return device0(ns[0]) && send(ns[0], 1, 84) == nil
+			return device0(ns[0]) && send(ns[0], 1, 84, netnstest.Silence) == nil
 		})
 		t.Logf("%-75s repaired within %s", strings.Join(damage, " "), time.Since(start).Round(time.Millisecond))
 	}
@@ -323,7 +327,7 @@ func TestRestartDropsNoPacket(t *testing.T) {
 				return
 			default:
 			}
-			if p.Ping(84, 200*time.Millisecond) != nil {
+			if p.Ping(84, netnstest.Patience) != nil {
 				n++
 			}
 		}

@@ -113,6 +113,13 @@ func Fails(t testing.TB, path string, argv ...string) {
 	}
 }
 
+// Patience is how long to wait for what has to come, on a busy machine too;
+// Silence how long to listen for what must not come.
+const (
+	Patience = 30 * time.Second
+	Silence  = 2 * time.Second
+)
+
 // Eventually polls until cond holds.
 func Eventually(t testing.TB, within time.Duration, what string, cond func() bool) {
 	t.Helper()
@@ -147,17 +154,18 @@ func Serve(t testing.TB, ns *netns.Real, addr string) {
 	}()
 }
 
-// Ask connects to addr from inside the namespace and returns the answer of Serve.
-func Ask(ns *netns.Real, addr string) (string, error) {
+// Ask connects to addr from inside the namespace and returns the answer of Serve
+// if it comes within wait.
+func Ask(ns *netns.Real, addr string, wait time.Duration) (string, error) {
 	var answer string
 	err := ns.Do(func() error {
-		d := net.Dialer{Timeout: 2 * time.Second}
+		d := net.Dialer{Timeout: wait}
 		c, err := d.Dial("tcp4", addr)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = c.Close() }()
-		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(wait))
 		b := make([]byte, 64)
 		n, err := c.Read(b)
 		if n == 0 {

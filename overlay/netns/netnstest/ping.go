@@ -80,14 +80,14 @@ func (p *Pinger) Ping(size int, wait time.Duration) error {
 	}
 }
 
-// Ping is one small request from a namespace.
-func Ping(ns *netns.Real, src, dst netip.Addr, size int) error {
+// Ping is one request from a namespace, whose reply has to come within wait.
+func Ping(ns *netns.Real, src, dst netip.Addr, size int, wait time.Duration) error {
 	p, err := NewPinger(ns, src, dst)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	return p.Ping(size, time.Second)
+	return p.Ping(size, wait)
 }
 
 // checksum is the Internet checksum (RFC 1071).

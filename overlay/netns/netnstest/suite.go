@@ -306,11 +306,11 @@ func testWatch(t *testing.T, newNS func(t *testing.T) netns.Kernel) {
 	addBridge(t, k, "br0")
 	select {
 	case <-ch:
-	case <-time.After(5 * time.Second):
+	case <-time.After(Patience):
 		t.Fatal("no signal after a link was made")
 	}
 	cancel()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(Patience)
 	for {
 		select {
 		case _, open := <-ch:
