@@ -171,7 +171,8 @@ func TestAgentDeeds(t *testing.T) {
 func bearer(t *testing.T, id string, ttl time.Duration) *rest.Config {
 	t.Helper()
 	const secret = "0123456789abcdef"
-	_, err := shared.client.CoreV1().Secrets(metav1.NamespaceSystem).Create(t.Context(), &corev1.Secret{
+	secrets := shared.client.CoreV1().Secrets(metav1.NamespaceSystem)
+	_, err := secrets.Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-" + id}, Type: corev1.SecretTypeBootstrapToken,
 		StringData: map[string]string{
 			"token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true", "auth-extra-groups": bootstrappers,
@@ -181,6 +182,12 @@ func bearer(t *testing.T, id string, ttl time.Duration) *rest.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		// The test's own context has ended.
+		if err := secrets.Delete(context.Background(), "bootstrap-token-"+id, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
 	return withToken(id + "." + secret)
 }
 
@@ -196,11 +203,14 @@ func TestBootstrapToken(t *testing.T) {
 		return err
 	})
 	const certificates = "certificates.k8s.io"
-	for _, verb := range []string{"create", "get", "list", "watch"} {
-		if r := (right{verb, certificates, "certificatesigningrequests", "", ""}); !may(t, client, r) {
-			t.Errorf("a join token may not %s", r)
+	eventually(t, "its rights", func() error {
+		for _, verb := range []string{"create", "get", "list", "watch"} {
+			if r := (right{verb, certificates, "certificatesigningrequests", "", ""}); !may(t, client, r) {
+				return fmt.Errorf("a join token may not %s", r)
+			}
 		}
-	}
+		return nil
+	})
 	const system = metav1.NamespaceSystem
 	for _, r := range []right{
 		{"update", certificates, "certificatesigningrequests/approval", "", "x"}, {"delete", certificates, "certificatesigningrequests", "", "x"},

@@ -122,8 +122,8 @@ func startShared(ctx context.Context, dir string) (<-chan error, error) {
 	case <-shared.Ready():
 	case err := <-ended:
 		return nil, fmt.Errorf("the server ended: %w", err)
-	case <-time.After(time.Minute):
-		return nil, errors.New("the server is not ready after a minute")
+	case <-time.After(3 * time.Minute):
+		return nil, errors.New("the server is not ready after three minutes")
 	}
 	go roles.Run(ctx, 1)
 	return ended, nil
@@ -201,11 +201,11 @@ func newNamespace(t *testing.T) string {
 	return namespace.Name
 }
 
-// eventually repeats a look until it finds no fault, for up to twenty seconds.
+// eventually repeats a look until it finds no fault, for up to a minute.
 func eventually(t *testing.T, what string, look func() error) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
 		last = look()
 		return last == nil, nil
 	})

@@ -164,7 +164,7 @@ func TestKeepsConditionsTruthful(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reconciletest.Start(t, []reconciletest.Informers{core, own}, c.Run)
+	reconciletest.Start(t, []reconciletest.API{client, lighter}, []reconciletest.Informers{core, own}, c.Run)
 	ctx := t.Context()
 	images := lighter.LighterV1alpha1().Images("shop")
 	reason := func(kind string) string {

@@ -80,7 +80,7 @@ func (r *rig) run(create func(Deps) ([]runner, error)) (stop func()) {
 	for _, one := range all {
 		runs = append(runs, one.Run)
 	}
-	return reconciletest.Start(r.t, []reconciletest.Informers{factory}, runs...)
+	return reconciletest.Start(r.t, []reconciletest.API{r.api}, []reconciletest.Informers{factory}, runs...)
 }
 
 func (r *rig) eventually(what string, check func() bool) {

@@ -75,7 +75,7 @@ func eventually(t *testing.T, look func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !look(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not within 10 s")
+			t.Fatal("not within 30 s")
 		}
 	}
 }

@@ -84,7 +84,7 @@ func start(t *testing.T, refuse func() error, objects ...runtime.Object) cluster
 	if err != nil {
 		t.Fatal(err)
 	}
-	reconciletest.Start(t, []reconciletest.Informers{factory}, s.Run)
+	reconciletest.Start(t, []reconciletest.API{client}, []reconciletest.Informers{factory}, s.Run)
 	return cluster{t, client, events}
 }
 

@@ -5,6 +5,7 @@ package reconciletest
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -16,18 +17,27 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
+// API is a fake clientset, client-go's or ours.
+type API interface {
+	Actions() []clienttesting.Action
+}
+
 // Informers is a factory of informers, client-go's or ours.
 type Informers interface {
 	Start(stop <-chan struct{})
+	WaitForCacheSync(stop <-chan struct{}) map[reflect.Type]bool
 	Shutdown()
 }
 
-// Start runs informers and the Run methods of reconcilers. stop ends all of them
-// and waits; it may be called again, and the end of the test does. A Run that
-// returns an error fails the test.
-func Start(t *testing.T, informers []Informers, runs ...func(context.Context) error) (stop func()) {
+// Start runs informers of fake APIs and the Run methods of reconcilers. It returns
+// when all informers watch: of an object that is deleted between an informer's list
+// and its watch, the fake would never tell. stop ends all of them and waits; it may be
+// called again, and the end of the test does. A Run that returns an error fails the
+// test.
+func Start(t *testing.T, apis []API, informers []Informers, runs ...func(context.Context) error) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	before := watches(apis)
 	for _, factory := range informers {
 		factory.Start(ctx.Done())
 	}
@@ -47,7 +57,23 @@ func Start(t *testing.T, informers []Informers, runs ...func(context.Context) er
 		}
 	})
 	t.Cleanup(stop)
+	count := 0
+	for _, factory := range informers {
+		count += len(factory.WaitForCacheSync(ctx.Done()))
+	}
+	Eventually(t, "all informers watch", func() bool { return watches(apis)-before >= count })
 	return stop
+}
+
+func watches(apis []API) (count int) {
+	for _, api := range apis {
+		for _, action := range api.Actions() {
+			if action.GetVerb() == "watch" {
+				count++
+			}
+		}
+	}
+	return count
 }
 
 // Eventually waits until a condition holds, and fails the test if it never does.

@@ -47,7 +47,7 @@ func start(t *testing.T, images []runtime.Object, objects ...runtime.Object) clu
 	if err != nil {
 		t.Fatal(err)
 	}
-	reconciletest.Start(t, []reconciletest.Informers{core, own}, reconciler.Run)
+	reconciletest.Start(t, []reconciletest.API{c.client, c.lighter}, []reconciletest.Informers{core, own}, reconciler.Run)
 	return c
 }
 

@@ -39,7 +39,7 @@ func start(t *testing.T, objects ...runtime.Object) *fake.Clientset {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reconciletest.Start(t, []reconciletest.Informers{factory}, c.Run)
+	reconciletest.Start(t, []reconciletest.API{client}, []reconciletest.Informers{factory}, c.Run)
 	return client
 }
 
