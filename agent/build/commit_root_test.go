@@ -76,7 +76,7 @@ func TestKilledCommit(t *testing.T) {
 				got := condition(h.api.status("doomed"), v1alpha1.ImageBuilt)
 				return got.Reason == v1alpha1.ReasonBuildCancelled && strings.Contains(got.Message, "the commit was cut off")
 			})
-			if left := h.settled(); left != before {
+			if left := h.back(before); !left.within(before) {
 				t.Errorf("left over: %+v, want %+v", left, before)
 			}
 			if mounts := h.overlays(); len(mounts) != 0 {

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,7 @@ func TestParallelism(t *testing.T) {
 	h := newLimitedHost(t, func(c *Config) { c.Parallelism = 1 })
 	h.image("one", nil)
 	h.image("two", nil)
-	dir := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN --mount=type=cache,target=/c echo start; sleep 3\n"})
+	dir := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN --mount=type=cache,target=/c echo start; sleep 2920; true\n"})
 	other := folder(t, map[string]string{"Dockerfile": "FROM busybox\nRUN echo other\n"})
 	sig := &signalWriter{want: "start", seen: make(chan struct{})}
 	var wg sync.WaitGroup
@@ -51,6 +52,7 @@ func TestParallelism(t *testing.T) {
 	if c := condition(h.api.status("two"), v1alpha1.ImageBuilding); c.Status == metav1.ConditionTrue {
 		t.Errorf("a build that waited says %+v", c)
 	}
+	h.wakeSleeper("2920")
 	if _, out, err := h.build(context.Background(), "two", other); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -63,7 +65,7 @@ func TestParallelism(t *testing.T) {
 // TestStepLimits: RUN steps live in the cgroup that is limited, and one that
 // takes too much memory is killed, not the host.
 func TestStepLimits(t *testing.T) {
-	const parent = "/lighter-test-build"
+	parent := fmt.Sprint("/lighter-test-build-", os.Getpid())
 	tree, err := cgroup.New(parent)
 	if err != nil {
 		t.Skip(err)

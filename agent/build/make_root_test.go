@@ -93,7 +93,7 @@ func TestMake(t *testing.T) {
 	if _, err := h.builder.Make(ctx, "default", "none", Import, load); !apierrors.IsNotFound(err) {
 		t.Errorf("an Image that does not exist: %v", err)
 	}
-	if now := h.settled(); now != after {
+	if now := h.back(after); !now.within(after) {
 		t.Errorf("left over: %+v, want %+v (empty: %+v)", now, after, empty)
 	}
 }
@@ -132,7 +132,7 @@ func TestKilledImport(t *testing.T) {
 		got := condition(h.api.status("doomed"), v1alpha1.ImageBuilt)
 		return got.Reason == v1alpha1.ReasonBuildCancelled && strings.Contains(got.Message, "the import was cut off")
 	})
-	if left := h.settled(); left != empty {
+	if left := h.back(empty); !left.within(empty) {
 		t.Errorf("left over: %+v, want %+v", left, empty)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +81,7 @@ func (r *registry) serve(t *testing.T, name, text string) {
 	defer r.mu.Unlock()
 	blob := r.put(layer.Bytes())
 	blob.MediaType = ocispec.MediaTypeImageLayer
-	config := r.put(ocispec.Image{Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"}, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{blob.Digest}}})
+	config := r.put(ocispec.Image{Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"}, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{blob.Digest}}})
 	config.MediaType = ocispec.MediaTypeImageConfig
 	r.manifest = r.put(ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{blob}}).Digest
 }

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -47,7 +48,11 @@ func live(t *testing.T, tree *Tree) {
 		}
 	}
 	// A shell and its child: the child has to be found and to die as well.
-	shell := exec.Command("sh", "-c", "sleep 1000 & wait")
+	shell := exec.Command("sh", "-c", "read go; sleep 1000 & wait")
+	stdin, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := shell.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -57,9 +62,21 @@ func live(t *testing.T, tree *Tree) {
 	if err := tree.Join(pod, shell.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
-	pids, err := tree.Processes(tree.Path("pod"))
-	if err != nil || !slices.Contains(pids, shell.Process.Pid) {
-		t.Fatalf("processes: %v, %v, want %d among them", pids, err, shell.Process.Pid)
+	// What a process starts before it has joined stays where it was.
+	if _, err := io.WriteString(stdin, "\n"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		pids, err := tree.Processes(tree.Path("pod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(pids) == 2 && slices.Contains(pids, shell.Process.Pid) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("processes: %v, want %d and its child", pids, shell.Process.Pid)
+		}
 	}
 	if err := unix.Rmdir(tree.tracker(pod)); err == nil {
 		t.Fatal("a cgroup with processes in it could be removed")

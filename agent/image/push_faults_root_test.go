@@ -145,7 +145,11 @@ func TestPushFaults(t *testing.T) {
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := open(t, func(c *Config) { c.stall = 300 * time.Millisecond })
+			s := open(t, func(c *Config) {
+				if tt.text == "does not answer" {
+					c.stall = 300 * time.Millisecond
+				}
+			})
 			// Of its own, lest the registry has it already.
 			from := stock(t, s, newFixture(t, map[string]string{"a": random(1<<20 + i)}))
 			before := count(t, s)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -9,12 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -32,32 +33,41 @@ import (
 func realRegistry(t testing.TB, extra string) (host, data string) {
 	t.Helper()
 	program := needProgram(t, "docker-registry", "docker-registry")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	host = l.Addr().String()
-	must(t, l.Close())
 	dir := t.TempDir()
 	data = filepath.Join(dir, "data")
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp:\n  addr: %s\n%s", data, host, extra)
+	config := fmt.Sprintf("version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp:\n  addr: 127.0.0.1:0\n%s", data, extra)
 	file := filepath.Join(dir, "config.yml")
 	must(t, os.WriteFile(file, []byte(config), 0o600))
 	cmd := exec.Command(program, "serve", file)
-	cmd.Stderr = logWriter{t}
+	stderr, err := cmd.StderrPipe()
+	must(t, err)
 	must(t, cmd.Start())
+	listens, ended := make(chan string, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			if at := listening.FindStringSubmatch(lines.Text()); at != nil {
+				listens <- at[1]
+			} else if !strings.Contains(lines.Text(), "level=info") {
+				t.Log(lines.Text())
+			}
+		}
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
+		<-ended
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if c, err := net.Dial("tcp", host); err == nil {
-			c.Close()
-			return host, data
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("docker-registry did not start")
-		}
+	select {
+	case host = <-listens:
+	case <-ended:
+		t.Fatal("docker-registry did not start")
 	}
+	return host, data
 }
+
+// listening is what docker-registry says when it has bound its port.
+var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
 
 // push puts a fixture into a registry by the OCI distribution API.
 func push(t testing.TB, client *http.Client, base, user, password, repo, tag string, f *fixture) {
@@ -300,8 +310,9 @@ func TestPullThrough(t *testing.T) {
 	}
 	pull()
 	layer := fx.layers[0].Digest
+	// It has it when its repository links to the blob, which is written before.
 	eventually(t, "the mirror has kept the layer", func() bool {
-		_, err := os.Stat(filepath.Join(data, "docker/registry/v2/blobs/sha256", layer.Encoded()[:2], layer.Encoded(), "data"))
+		_, err := os.Stat(filepath.Join(data, "docker/registry/v2/repositories/team/shop/_layers/sha256", layer.Encoded(), "link"))
 		return err == nil
 	})
 	if origin.count("GET /v2/team/shop/blobs/"+layer.String()) == 0 {
@@ -398,7 +409,10 @@ func TestMirrorFallback(t *testing.T) {
 			defer func() { sm.CloseClientConnections(); go sm.Close() }() // one hangs until the test ends
 			host := so.Listener.Addr().String()
 			s := open(t, func(c *Config) {
-				c.stall, c.Registries = 2*time.Second, map[string]Registry{host: {Mirrors: []string{sm.URL}}}
+				c.Registries = map[string]Registry{host: {Mirrors: []string{sm.URL}}}
+				if name == "hangs" {
+					c.stall = 2 * time.Second
+				}
 			})
 			img, err := s.Ensure(context.Background(), Request{Namespace: "default", Ref: host + "/x:v1"})
 			if err != nil || img.Target != fx.manifest.Digest {
@@ -484,7 +498,7 @@ func TestRegistryFaults(t *testing.T) {
 			defer srv.Close()
 			s := open(t, func(c *Config) {
 				if tt.text == "stood still" {
-					c.stall = 500 * time.Millisecond
+					c.stall = 2 * time.Second
 				}
 			})
 			empty := count(t, s)

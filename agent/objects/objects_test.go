@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func TestRefsOf(t *testing.T) {
@@ -61,6 +62,10 @@ func told(t *testing.T, changes <-chan struct{}, what string) {
 	}
 }
 
+func watched(client *fake.Clientset, resource string) bool {
+	return slices.ContainsFunc(client.Actions(), func(a clienttesting.Action) bool { return a.Matches("watch", resource) })
+}
+
 func TestCache(t *testing.T) {
 	client := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "there"}, Data: map[string]string{"k": "1"}})
 	c := New(t.Context(), client, slog.New(slog.DiscardHandler))
@@ -82,6 +87,12 @@ func TestCache(t *testing.T) {
 	told(t, changes, "the Secret is born")
 	if secret, err := c.Secret(t.Context(), "ns", "late"); err != nil || string(secret.Data["k"]) != "2" {
 		t.Errorf("the Secret: %v, %v", secret, err)
+	}
+	// Of what goes between a list and its watch the fake would not tell.
+	for deadline := time.Now().Add(30 * time.Second); !watched(client, "configmaps"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody watches the ConfigMap")
+		}
 	}
 	if err := client.CoreV1().ConfigMaps("ns").Delete(t.Context(), "there", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)

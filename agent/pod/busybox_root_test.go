@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -34,7 +35,7 @@ func busyboxArchive(t testing.TB) *bytes.Reader {
 		}
 	})
 	config := marshal(t, ocispec.Image{
-		Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"},
+		Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
 		Config:   ocispec.ImageConfig{Env: []string{"PATH=/bin"}, Cmd: []string{"sh"}},
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}},
 	})
@@ -44,7 +45,7 @@ func busyboxArchive(t testing.TB) *bytes.Reader {
 		Layers: []ocispec.Descriptor{descriptor(ocispec.MediaTypeImageLayer, layer)},
 	})
 	entry := descriptor(ocispec.MediaTypeImageManifest, manifest)
-	entry.Platform = &ocispec.Platform{Architecture: "amd64", OS: "linux"}
+	entry.Platform = &ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"}
 	entry.Annotations = map[string]string{ocispec.AnnotationRefName: "latest", "io.containerd.image.name": "docker.io/library/busybox:latest"}
 	index := marshal(t, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{entry}})
 	layout := tarOf(t, func(w *tar.Writer) {

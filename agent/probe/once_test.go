@@ -91,7 +91,7 @@ func TestOnce(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			ok, message, err := m.once(t.Context(), target, &corev1.Probe{ProbeHandler: tt.handler, TimeoutSeconds: 5})
+			ok, message, err := m.once(t.Context(), target, &corev1.Probe{ProbeHandler: tt.handler, TimeoutSeconds: 30})
 			if ok != tt.ok || (err != nil) != tt.err || !strings.Contains(message, tt.message) {
 				t.Errorf("%v, %q, %v; want %v, %q, error %v", ok, message, err, tt.ok, tt.message, tt.err)
 			}

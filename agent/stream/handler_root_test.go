@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -261,7 +262,7 @@ func TestTerminalOverHTTP(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			stdin, keyboard := io.Pipe()
 			defer func() { _ = keyboard.Close() }()
@@ -282,7 +283,7 @@ func TestClientGoesAway(t *testing.T) {
 	n := newNode(t, script)
 	for name, executor := range executors {
 		t.Run(name, func(t *testing.T) {
-			u := n.url("/exec/default/web/main", url.Values{"command": {"sleep", "987"}, "output": {"1"}})
+			u := n.url("/exec/default/web/main", url.Values{"command": {"sleep", sleepTime}, "output": {"1"}})
 			e, err := executor(&rest.Config{Host: n.server.URL}, u)
 			if err != nil {
 				t.Fatal(err)
@@ -298,12 +299,16 @@ func TestClientGoesAway(t *testing.T) {
 	}
 }
 
+// sleepTime, in seconds, tells this process's commands from those of other tests on
+// this machine.
+var sleepTime = strconv.Itoa(100_000_000 + os.Getpid())
+
 // sleepers finds this test's command by its argument.
 func sleepers() []string {
 	var out []string
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
-		if raw, err := os.ReadFile(file); err == nil && string(raw) == "sleep\x00987\x00" {
+		if raw, err := os.ReadFile(file); err == nil && string(raw) == "sleep\x00"+sleepTime+"\x00" {
 			out = append(out, file)
 		}
 	}
