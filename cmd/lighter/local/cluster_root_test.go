@@ -80,6 +80,30 @@ func reaches(c *Cluster, host, ip string) bool {
 	return c.Exec(host, []string{"busybox", "ping", "-c", "1", "-W", "1", ip}, nil, nil, nil) == nil
 }
 
+// comesToReach is reaches for what has to hold, be it after a while on a busy machine.
+func comesToReach(c *Cluster, host, ip string) bool {
+	return eventually(func() bool { return reaches(c, host, ip) })
+}
+
+// eventually tells whether something comes true.
+func eventually(holds func() bool) bool {
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
+// awaitProcesses waits until a host's fake daemon has started both of its children.
+func awaitProcesses(t *testing.T, c *Cluster, host string) {
+	t.Helper()
+	if !eventually(func() bool { pids, err := c.pids(host); return err == nil && len(pids) >= 3 }) {
+		pids, err := c.pids(host)
+		t.Fatalf("processes of %s: %v, %v", host, pids, err)
+	}
+}
+
 func TestClusterLifeRoot(t *testing.T) {
 	needRootTest(t)
 	spec := testSpec(t, "a", 3)
@@ -93,7 +117,7 @@ func TestClusterLifeRoot(t *testing.T) {
 		t.Errorf("role of host-1 is %q", got)
 	}
 	h1, h2, h3 := cluster.Hosts[0].IP.String(), cluster.Hosts[1].IP.String(), cluster.Hosts[2].IP.String()
-	if !reaches(cluster, "host-1", h3) || !reaches(cluster, "host-3", cluster.Gateway().String()) {
+	if !comesToReach(cluster, "host-1", h3) || !comesToReach(cluster, "host-3", cluster.Gateway().String()) {
 		t.Fatal("hosts do not reach one another or the machine")
 	}
 	testFromMachine(t, cluster, h2)
@@ -116,7 +140,7 @@ func TestClusterLifeRoot(t *testing.T) {
 		if reaches(cluster, "host-1", h2) || reaches(cluster, "host-2", h1) {
 			t.Error("host-1 and host-2 still reach one another")
 		}
-		if !reaches(cluster, "host-1", h3) {
+		if !comesToReach(cluster, "host-1", h3) {
 			t.Error("host-3 was cut off too")
 		}
 		if err := cluster.CutLink("host-3", ""); err != nil {
@@ -128,7 +152,7 @@ func TestClusterLifeRoot(t *testing.T) {
 		if err := cluster.Heal(); err != nil {
 			t.Fatal(err)
 		}
-		if !reaches(cluster, "host-1", h2) || !reaches(cluster, "host-1", h3) {
+		if !comesToReach(cluster, "host-1", h2) || !comesToReach(cluster, "host-1", h3) {
 			t.Error("not healed")
 		}
 	})
@@ -194,7 +218,7 @@ func testFromMachine(t *testing.T, cluster *Cluster, ip string) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	conn, err := net.DialTimeout("tcp4", listener.Addr().String(), 3*time.Second)
+	conn, err := net.DialTimeout("tcp4", listener.Addr().String(), 30*time.Second)
 	if err != nil {
 		t.Fatalf("the machine does not reach host-2: %v", err)
 	}
@@ -223,9 +247,10 @@ func testOwnThread(t *testing.T, cluster *Cluster) {
 
 func testKill(t *testing.T, cluster *Cluster, ip string) {
 	mustExec(t, cluster, "host-2", "busybox", "touch", "/var/lib/lighter/stays", "/run/goes")
+	awaitProcesses(t, cluster, "host-2")
 	all, err := cluster.pids("host-2")
-	if err != nil || len(all) < 3 {
-		t.Fatalf("processes of host-2: %v, %v", all, err)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := cluster.Kill("host-2"); err != nil {
 		t.Fatal(err)
@@ -243,9 +268,10 @@ func testKill(t *testing.T, cluster *Cluster, ip string) {
 	}
 	mustExec(t, cluster, "host-2", "busybox", "test", "-e", "/var/lib/lighter/stays")
 	mustExec(t, cluster, "host-2", "busybox", "test", "!", "-e", "/run/goes")
-	if !reaches(cluster, "host-1", ip) {
+	if !comesToReach(cluster, "host-1", ip) {
 		t.Error("host-2 does not answer after its start")
 	}
+	awaitProcesses(t, cluster, "host-2")
 
 	mustExec(t, cluster, "host-2", "busybox", "touch", "/run/goes")
 	daemon, _ := cluster.daemonPIDs("host-2")
@@ -278,7 +304,7 @@ func TestTwoClustersRoot(t *testing.T) {
 	if err := a.Down(); err != nil {
 		t.Fatal(err)
 	}
-	if !reaches(b, "host-1", b.Gateway().String()) {
+	if !comesToReach(b, "host-1", b.Gateway().String()) {
 		t.Error("the second cluster suffers from the first one's end")
 	}
 	if err := b.Down(); err != nil {
@@ -310,7 +336,7 @@ func TestKilledUpRoot(t *testing.T) {
 	}
 	cluster := mustUp(t, spec)
 	for _, host := range cluster.Hosts {
-		if !reaches(cluster, host.Name, cluster.Gateway().String()) {
+		if !comesToReach(cluster, host.Name, cluster.Gateway().String()) {
 			t.Errorf("%s does not work", host.Name)
 		}
 	}
@@ -399,12 +425,15 @@ func processesOf(t *testing.T, c *Cluster) []string {
 	return found
 }
 
+// sameInventory wants nothing that stays. Other tests make mount namespaces meanwhile,
+// which have copies of all mounts for a moment.
 func sameInventory(t *testing.T, before []string, specs ...Spec) {
 	t.Helper()
-	after := inventory(t, specs...)
-	for _, item := range after {
-		if !slices.Contains(before, item) {
-			t.Errorf("left behind: %s", strings.TrimSpace(item))
-		}
+	var left []string
+	if !eventually(func() bool {
+		left = slices.DeleteFunc(inventory(t, specs...), func(item string) bool { return slices.Contains(before, item) })
+		return len(left) == 0
+	}) {
+		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 	}
 }
