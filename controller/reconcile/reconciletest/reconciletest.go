@@ -1,16 +1,20 @@
 // Package reconciletest is the frame of tests that run reconcilers against a fake
 // API: it starts and stops them with their informers, waits for what they bring
-// about, and teaches the fake what its model does about a status.
+// about, and teaches the fake what its model does about versions and statuses.
 package reconciletest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"reflect"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
@@ -86,31 +90,80 @@ func Eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// StatusOnly makes the fake API take over only what take copies when the status of a
-// resource is written, as the real one does: its own keeps the whole object.
-func StatusOnly[T runtime.Object](client *fake.Clientset, resource schema.GroupVersionResource, take func(is, written T)) {
-	client.PrependReactor("update", resource.Resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
-		update, ok := action.(clienttesting.UpdateAction)
-		if !ok || action.GetSubresource() != "status" {
-			return false, nil, nil
+// Object is what an API keeps.
+type Object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Versioned makes the fake API treat writes of a resource as the real one does; its own
+// takes every write as a whole. Here one that is made from an old version is refused
+// (Conflict), one of the status takes over the status, which status copies, and what
+// also copies (nil for nothing), and any other leaves the status alone.
+func Versioned[T Object](client *fake.Clientset, resource schema.GroupVersionResource, status, also func(to, from T)) {
+	tracker := client.Tracker()
+	version := 0 // guarded by the fake's lock
+	stamp := func(o metav1.Object) {
+		version++
+		o.SetResourceVersion(strconv.Itoa(version))
+	}
+	client.PrependReactor("create", resource.Resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if create, ok := action.(clienttesting.CreateAction); ok {
+			if made, ok := create.GetObject().(T); ok {
+				stamp(made)
+			}
 		}
-		written, ok := update.GetObject().(T)
-		if !ok {
-			return false, nil, nil
-		}
-		name, err := meta.Accessor(update.GetObject())
-		if err != nil {
-			return true, nil, err
-		}
-		found, err := client.Tracker().Get(resource, name.GetNamespace(), name.GetName())
-		if err != nil {
-			return true, nil, err
-		}
-		is, ok := found.DeepCopyObject().(T)
-		if !ok {
-			return false, nil, nil
-		}
-		take(is, written)
-		return true, is, client.Tracker().Update(resource, is, name.GetNamespace())
+		return false, nil, nil
 	})
+	client.PrependReactor("update", resource.Resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+		written, is, err := versions[T](tracker, action)
+		if err != nil {
+			return true, nil, err
+		}
+		if had := written.GetResourceVersion(); had != "" && had != is.GetResourceVersion() {
+			return true, nil, apierrors.NewConflict(resource.GroupResource(), is.GetName(), errors.New("the object has been modified"))
+		}
+		if action.GetSubresource() == "status" {
+			status(is, written)
+			if also != nil {
+				also(is, written)
+			}
+			written = is
+		} else {
+			status(written, is)
+		}
+		stamp(written)
+		return true, written, tracker.Update(resource, written, written.GetNamespace())
+	})
+	client.PrependReactor("patch", resource.Resource, func(action clienttesting.Action) (bool, runtime.Object, error) {
+		_, patched, err := clienttesting.ObjectReaction(tracker)(action)
+		if err != nil {
+			return true, nil, err
+		}
+		after, ok := patched.DeepCopyObject().(T)
+		if !ok {
+			return true, patched, nil
+		}
+		stamp(after)
+		return true, after, tracker.Update(resource, after, after.GetNamespace())
+	})
+}
+
+// versions are copies of what an action writes, and of what there is.
+func versions[T Object](tracker clienttesting.ObjectTracker, action clienttesting.Action) (written, is T, err error) {
+	update, ok := action.(clienttesting.UpdateAction)
+	if ok {
+		written, ok = update.GetObject().DeepCopyObject().(T)
+	}
+	if !ok {
+		return written, is, fmt.Errorf("a strange update: %v", action)
+	}
+	found, err := tracker.Get(action.GetResource(), action.GetNamespace(), written.GetName())
+	if err != nil {
+		return written, is, err
+	}
+	if is, ok = found.DeepCopyObject().(T); !ok {
+		err = fmt.Errorf("%s is a %T", written.GetName(), found)
+	}
+	return written, is, err
 }

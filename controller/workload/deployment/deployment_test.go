@@ -4,16 +4,19 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/retry"
 
 	lighterfake "lighter.dev/lighter/api/client/clientset/fake"
 	lighterinformers "lighter.dev/lighter/api/client/informers"
@@ -31,9 +34,11 @@ type cluster struct {
 
 func start(t *testing.T, images []runtime.Object, objects ...runtime.Object) cluster {
 	c := cluster{t, fake.NewClientset(objects...), lighterfake.NewSimpleClientset(images...), record.NewFakeRecorder(1000)}
-	reconciletest.StatusOnly(c.client, appsv1.SchemeGroupVersion.WithResource("deployments"), func(is, written *appsv1.Deployment) {
-		is.Status, is.Annotations = written.Status, written.Annotations
-	})
+	reconciletest.Versioned(c.client, appsv1.SchemeGroupVersion.WithResource("deployments"),
+		func(to, from *appsv1.Deployment) { to.Status = from.Status },
+		func(to, from *appsv1.Deployment) { to.Annotations = from.Annotations })
+	reconciletest.Versioned(c.client, appsv1.SchemeGroupVersion.WithResource("replicasets"),
+		func(to, from *appsv1.ReplicaSet) { to.Status = from.Status }, nil)
 	c.client.PrependReactor("create", "replicasets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		if create, ok := action.(clienttesting.CreateAction); ok {
 			if rs, ok := create.GetObject().(*appsv1.ReplicaSet); ok {
@@ -86,11 +91,18 @@ func (c cluster) build(digest string) {
 	}
 }
 
+// patient bounds the tries of a write beside the reconciler's.
+var patient = wait.Backoff{Steps: 1000, Duration: time.Millisecond}
+
 // comeUp pretends that the pods of a ReplicaSet are all available.
 func (c cluster) comeUp(digest string) {
-	rs := c.pinnedTo(digest)
-	rs.Status = appsv1.ReplicaSetStatus{Replicas: size(rs), ReadyReplicas: size(rs), AvailableReplicas: size(rs)}
-	if _, err := c.client.AppsV1().ReplicaSets("shop").UpdateStatus(c.Context(), rs, metav1.UpdateOptions{}); err != nil {
+	err := retry.RetryOnConflict(patient, func() error {
+		rs := c.pinnedTo(digest)
+		rs.Status = appsv1.ReplicaSetStatus{Replicas: size(rs), ReadyReplicas: size(rs), AvailableReplicas: size(rs)}
+		_, err := c.client.AppsV1().ReplicaSets("shop").UpdateStatus(c.Context(), rs, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
 		c.Fatal(err)
 	}
 }
@@ -147,10 +159,14 @@ func TestDigestsRollOutAndBack(t *testing.T) {
 
 	// What "kubectl rollout undo" does: the old template, and annotations
 	// without our record.
-	d := c.deployment()
-	d.Spec.Template = *withoutHash(&c.pinnedTo("one").Spec.Template)
-	d.Annotations = map[string]string{revisionAnnotation: "2"}
-	if _, err := c.client.AppsV1().Deployments("shop").Update(t.Context(), d, metav1.UpdateOptions{}); err != nil {
+	err := retry.RetryOnConflict(patient, func() error {
+		d := c.deployment()
+		d.Spec.Template = *withoutHash(&c.pinnedTo("one").Spec.Template)
+		d.Annotations = map[string]string{revisionAnnotation: "2"}
+		_, err := c.client.AppsV1().Deployments("shop").Update(t.Context(), d, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	c.eventually("the second one is scaled down", func() bool { return size(c.pinnedTo("two")) == 0 })

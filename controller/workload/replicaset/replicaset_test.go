@@ -24,7 +24,7 @@ import (
 // start runs the reconciler against a fake API.
 func start(t *testing.T, objects ...runtime.Object) *fake.Clientset {
 	client := fake.NewClientset(objects...)
-	reconciletest.StatusOnly(client, appsv1.SchemeGroupVersion.WithResource("replicasets"), func(is, written *appsv1.ReplicaSet) { is.Status = written.Status })
+	reconciletest.Versioned(client, appsv1.SchemeGroupVersion.WithResource("replicasets"), func(to, from *appsv1.ReplicaSet) { to.Status = from.Status }, nil)
 	var uids atomic.Int32
 	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		if create, ok := action.(clienttesting.CreateAction); ok {
