@@ -14,11 +14,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/retry"
 
 	lighterfake "lighter.dev/lighter/api/client/clientset/fake"
+	typed "lighter.dev/lighter/api/client/clientset/typed/api/v1alpha1"
 	lighterinformers "lighter.dev/lighter/api/client/informers"
 	"lighter.dev/lighter/api/v1alpha1"
 	"lighter.dev/lighter/controller/reconcile/reconciletest"
@@ -192,6 +195,7 @@ func (c *cluster) set(change func()) {
 
 func newCluster(t *testing.T, image *v1alpha1.Image) *cluster {
 	c := &cluster{T: t, core: fake.NewClientset(node("a")), lighter: lighterfake.NewSimpleClientset(image), events: record.NewFakeRecorder(100), reason: v1alpha1.ReasonBuildSucceeded}
+	versioned(c.lighter)
 	core, own := informers.NewSharedInformerFactory(c.core, 0), lighterinformers.NewSharedInformerFactory(c.lighter, 0)
 	controller, err := New(Config{
 		Client: c.lighter, Core: c.core, Build: c.build, Commit: c.ask,
@@ -211,10 +215,28 @@ func (c *cluster) build(ctx context.Context, image *v1alpha1.Image, files map[st
 		return c.err
 	}
 	c.asked = append(c.asked, files)
-	changed := image.DeepCopy()
-	meta.SetStatusCondition(&changed.Status.Conditions, built(c.reason, image.Generation))
-	_, err := c.lighter.LighterV1alpha1().Images("shop").UpdateStatus(ctx, changed, metav1.UpdateOptions{})
-	return err
+	return c.change(ctx, image.Name, func(images typed.ImageInterface, is *v1alpha1.Image) error {
+		meta.SetStatusCondition(&is.Status.Conditions, built(c.reason, image.Generation))
+		_, err := images.UpdateStatus(ctx, is, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// change writes an Image beside the controller.
+func (c *cluster) change(ctx context.Context, name string, write func(typed.ImageInterface, *v1alpha1.Image) error) error {
+	images := c.lighter.LighterV1alpha1().Images("shop")
+	return retry.RetryOnConflict(wait.Backoff{Steps: 1000, Duration: time.Millisecond}, func() error {
+		is, err := images.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		return write(images, is)
+	})
+}
+
+// versioned has the fake refuse what is made from an old version of an Image.
+func versioned(client *lighterfake.Clientset) {
+	reconciletest.Versioned(client, v1alpha1.SchemeGroupVersion.WithResource("images"), func(to, from *v1alpha1.Image) { to.Status = from.Status }, nil)
 }
 
 func (c *cluster) builds() int {
@@ -266,16 +288,20 @@ func TestBuildsByItself(t *testing.T) {
 	c.mu.Unlock()
 	c.eventually(has(v1alpha1.ReasonWaitingForBuilder, "no node can build image shop/web"))
 	c.set(func() { c.err = nil })
-	image := c.eventually(has(v1alpha1.ReasonBuildFailed, ""))
+	c.eventually(has(v1alpha1.ReasonBuildFailed, ""))
 	if event := <-c.events.Events; !strings.Contains(event, "WaitingForBuilder") || !strings.Contains(event, "no node can build") {
 		t.Errorf("event %q", event)
 	}
-	image.Generation++
-	image.Spec.Source.Inline = "FROM other"
 	c.mu.Lock()
 	c.reason = v1alpha1.ReasonBuildSucceeded
 	c.mu.Unlock()
-	if _, err := c.lighter.LighterV1alpha1().Images("shop").Update(t.Context(), image, metav1.UpdateOptions{}); err != nil {
+	err := c.change(t.Context(), "web", func(images typed.ImageInterface, is *v1alpha1.Image) error {
+		is.Generation++
+		is.Spec.Source.Inline = "FROM other"
+		_, err := images.Update(t.Context(), is, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	c.eventually(has(v1alpha1.ReasonBuildSucceeded, ""))

@@ -158,6 +158,7 @@ func reasonOf(condition *metav1.Condition) string {
 
 func TestKeepsConditionsTruthful(t *testing.T) {
 	client, lighter := fake.NewClientset(node("a")), lighterfake.NewSimpleClientset(anImage())
+	versioned(lighter)
 	core, own := informers.NewSharedInformerFactory(client, 0), lighterinformers.NewSharedInformerFactory(lighter, 0)
 	events := record.NewFakeRecorder(10)
 	c, err := New(Config{Client: lighter, Core: client, Informers: core, LighterInformers: own, Recorder: events, Log: slog.New(slog.DiscardHandler)})

@@ -17,13 +17,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
 
 // API is a fake clientset, client-go's or ours.
 type API interface {
 	Actions() []clienttesting.Action
+	PrependReactor(verb, resource string, reaction clienttesting.ReactionFunc)
+	Tracker() clienttesting.ObjectTracker
 }
 
 // Informers is a factory of informers, client-go's or ours.
@@ -100,7 +101,7 @@ type Object interface {
 // takes every write as a whole. Here one that is made from an old version is refused
 // (Conflict), one of the status takes over the status, which status copies, and what
 // also copies (nil for nothing), and any other leaves the status alone.
-func Versioned[T Object](client *fake.Clientset, resource schema.GroupVersionResource, status, also func(to, from T)) {
+func Versioned[T Object](client API, resource schema.GroupVersionResource, status, also func(to, from T)) {
 	tracker := client.Tracker()
 	version := 0 // guarded by the fake's lock
 	stamp := func(o metav1.Object) {
