@@ -248,12 +248,13 @@ func (s *execSession) runTTY(opts ExecOptions) error {
 	if err != nil {
 		return err
 	}
-	ended := make(chan struct{})
+	running, end := context.WithCancel(context.Background())
+	defer end()
 	var resizing sync.WaitGroup
 	resizing.Go(func() {
-		resizeUntil(ended, opts.Resize, func(size TerminalSize) {
+		resizeUntil(running.Done(), opts.Resize, func(size TerminalSize) {
 			_ = master.Resize(console.WinSize{Height: size.Height, Width: size.Width})
-			s.resizeInner(size)
+			s.resizeInner(running, size)
 		})
 	})
 	if opts.Stdin != nil {
@@ -269,7 +270,7 @@ func (s *execSession) runTTY(opts ExecOptions) error {
 		_, _ = io.Copy(out, master) // ends with EIO when the last user closes it
 	}()
 	err = s.cmd.Wait()
-	close(ended)
+	end()
 	resizing.Wait() // it must not touch a terminal that is closed
 	select {
 	case <-drained:
@@ -279,11 +280,19 @@ func (s *execSession) runTTY(opts ExecOptions) error {
 }
 
 // resizeInner sets the size of the terminal in the container. runc copies it from
-// ours on SIGWINCH, crun 1.8 does not. Best effort: the process may be ending.
-func (s *execSession) resizeInner(size TerminalSize) {
+// ours on SIGWINCH, crun 1.8 at the start alone: a size that comes just then has to
+// wait for the process. Best effort: that may be ending.
+func (s *execSession) resizeInner(running context.Context, size TerminalSize) {
 	pid := readPID(s.pidPath)
-	if pid <= 0 {
-		return
+	for ; pid <= 0; pid = readPID(s.pidPath) {
+		started, err := watchFor(running, s.pidPath)
+		if err != nil {
+			return
+		}
+		<-started //nolint:errcheck // or an error: it takes long, or has ended
+		if running.Err() != nil {
+			return
+		}
 	}
 	fd, err := unix.Open(fmt.Sprintf("/proc/%d/fd/0", pid), unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

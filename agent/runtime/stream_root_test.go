@@ -114,6 +114,32 @@ func TestExecWithTerminal(t *testing.T) {
 	})
 }
 
+// TestExecWithTerminalResizedAtStart: a size that comes at any moment of the start counts.
+func TestExecWithTerminalResizedAtStart(t *testing.T) {
+	runtimes(t, func(t *testing.T, h *host) {
+		id := h.start(h.spec("sleep", "1000"))
+		for late := range 60 {
+			stdin, keyboard := io.Pipe()
+			sizes := make(chan TerminalSize)
+			go func() {
+				sizes <- TerminalSize{Width: 80, Height: 24}
+				<-time.After(time.Duration(late) * 400 * time.Microsecond) // a moment, not a wait for something
+				sizes <- TerminalSize{Width: 91, Height: 27}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			code, err := h.engine.Exec(ctx, id, ExecOptions{
+				Command: []string{"sh", "-c", "while [ \"$(stty size 2>/dev/null)\" != '27 91' ]; do sleep 0.02; done"},
+				TTY:     true, Stdin: stdin, Resize: sizes,
+			})
+			cancel()
+			_ = keyboard.Close()
+			if code != 0 || err != nil {
+				t.Fatalf("sized after %d us: exit code %d, %v", 400*late, code, err)
+			}
+		}
+	})
+}
+
 func TestAttach(t *testing.T) {
 	runtimes(t, func(t *testing.T, h *host) {
 		spec := h.spec("sh", "-c", "while read line; do echo got $line; echo err $line >&2; done; echo end")
