@@ -9,6 +9,7 @@
 //
 //	redial.go   the Dialer and its race
 //	servers.go  whom it may call
+//	persist.go  a transport for informers, which do not tire
 package redial
 
 import (

@@ -50,6 +50,7 @@ type host struct {
 
 	identity  *identity.Identity
 	client    kubernetes.Interface
+	watching  kubernetes.Interface // what informers read by
 	lease     kubernetes.Interface // renews the node's lease, by connections of its own
 	servers   *redial.Servers      // that clients may speak to
 	dialer    *redial.Dialer       // of all clients but lease
@@ -145,8 +146,9 @@ func (h *host) join(ctx context.Context) error {
 		return err
 	}
 	h.recorder = events.NewRecorder(ctx, h.client, corev1.EventSource{Component: agentComponent, Host: h.options.nodeName})
-	h.informers = informers.NewSharedInformerFactory(h.client, 0)
-	h.images = lighterinformers.NewSharedInformerFactory(h.own, 0)
+	if err := h.openInformers(config, shared); err != nil {
+		return err
+	}
 	return errors.Join(
 		indexNodesByImage(h.informers.Core().V1().Nodes().Informer()),
 		indexImages(h.images.Lighter().V1alpha1().Images().Informer()),
@@ -296,7 +298,7 @@ func (h *host) close() {
 
 func (h *host) openAssigner() (*assign.Assigner, error) {
 	return assign.New(assign.Config{
-		Client: h.client, NodeName: h.options.nodeName, Dir: h.dir("pods"), Pods: h.pods, Observe: h.statuses.Observe,
+		Client: h.watching, NodeName: h.options.nodeName, Dir: h.dir("pods"), Pods: h.pods, Observe: h.statuses.Observe,
 		Synced: func(context.Context) { close(h.swept) }, Log: h.logOf("assign"),
 	})
 }

@@ -4,17 +4,44 @@ import (
 	"cmp"
 	"hash/fnv"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"lighter.dev/lighter/agent/redial"
+	"lighter.dev/lighter/api/client/clientset"
+	lighterinformers "lighter.dev/lighter/api/client/informers"
 )
 
 // kubernetesService, in namespace default, has the servers as its endpoints.
 const kubernetesService = "kubernetes"
+
+// openInformers makes those of the host, which wait for a server when there is none.
+func (h *host) openInformers(config *rest.Config, shared *http.Client) error {
+	patient := *shared
+	patient.Transport = redial.Persist(shared.Transport)
+	var err error
+	if h.watching, err = kubernetes.NewForConfigAndClient(config, &patient); err != nil {
+		return err
+	}
+	config = rest.CopyConfig(config)
+	config.ContentType = "" // our kinds are served as JSON
+	own, err := clientset.NewForConfigAndClient(config, &patient)
+	if err != nil {
+		return err
+	}
+	h.informers = informers.NewSharedInformerFactory(h.watching, 0)
+	h.images = lighterinformers.NewSharedInformerFactory(own, 0)
+	return nil
+}
 
 // followServers keeps the dialers, and the disk, up to date about which servers
 // there are.
