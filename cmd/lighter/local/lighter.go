@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	watchtools "k8s.io/client-go/tools/watch"
 	"sigs.k8s.io/yaml"
@@ -160,8 +161,9 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// AllReady watches the Node objects until every host's says Ready. It gives up
-// early when a daemon dies.
+// AllReady watches the Node objects until every host's says Ready, and then asks the
+// agents: what a Node says may be of the time before its daemon was started again. It
+// gives up early when a daemon dies.
 func (l *Lighter) AllReady(ctx context.Context, c *Cluster, report Report) error {
 	_, client, err := c.client()
 	if err != nil {
@@ -179,6 +181,9 @@ func (l *Lighter) AllReady(ctx context.Context, c *Cluster, report Report) error
 	_, err = watchtools.UntilWithSync(ctx, nodes, &corev1.Node{}, nil, func(event watch.Event) (bool, error) {
 		node, ok := event.Object.(*corev1.Node)
 		if ok && missing[node.Name] && event.Type != watch.Deleted && ready(node) {
+			if err := answers(ctx, client, node.Name); err != nil {
+				return false, err
+			}
 			delete(missing, node.Name)
 			report("%s is Ready", node.Name)
 		}
@@ -197,6 +202,19 @@ func (l *Lighter) AllReady(ctx context.Context, c *Cluster, report Report) error
 		err = cause
 	}
 	return fmt.Errorf("wait for the hosts: %w%s", err, text.String())
+}
+
+// answers waits until the agent of a node does.
+func answers(ctx context.Context, client kubernetes.Interface, node string) error {
+	for {
+		err := client.CoreV1().RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("healthz").Do(ctx).Error()
+		if err == nil {
+			return nil
+		}
+		if ctxErr := pause(ctx); ctxErr != nil {
+			return fmt.Errorf("the agent of %s does not answer: %w (%w)", node, err, ctxErr)
+		}
+	}
 }
 
 // guardDaemons cancels the wait when a daemon dies: the log says why, waiting
