@@ -50,11 +50,11 @@ test: test-deps unit e2e
 # Root tests are among them: they skip themselves, with a reason, where they
 # cannot run. The reasons are listed at the end.
 unit:
-	@hack/test.sh $$(go list ./... | grep -v /cmd/lighter/e2e)
+	@hack/test.sh -timeout 30m $$(go list ./... | grep -v /cmd/lighter/e2e)
 
 # One cluster for all of them; LIGHTER_E2E says that it may be made.
 e2e: build guestbook-base clients
-	@LIGHTER_E2E=1 hack/test.sh -count=1 -timeout 30m ./cmd/lighter/e2e
+	@LIGHTER_E2E=1 hack/test.sh -count=1 -timeout 60m ./cmd/lighter/e2e
 
 verify: lint
 	hack/verify.sh

@@ -75,6 +75,17 @@ func (d dock) in(name, line string) string {
 	return d.do("exec", name, "--", "sh", "-c", line)
 }
 
+// says waits until a container's log has a text, whatever is between its lines.
+func (d dock) says(name, text string) {
+	d.t.Helper()
+	eventually(d.t, 20*time.Second, name+" says "+text, func() error {
+		if log := d.do("logs", name); !strings.Contains(strings.ReplaceAll(log, "got it\n", ""), text) && !strings.Contains(log, text) {
+			return errOutput(log)
+		}
+		return nil
+	})
+}
+
 // nothing: no pod of this name is left, "" is any.
 func (d dock) nothing(name string) {
 	d.t.Helper()
@@ -183,14 +194,20 @@ func (s *session) types(keys, want string) {
 	})
 }
 
-// ends waits for the command's end with this code.
-func (s *session) ends(code int) {
+// over waits for the command's end, however that is.
+func (s *session) over() {
 	s.t.Helper()
 	select {
 	case <-s.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(slack * 30 * time.Second):
 		s.t.Fatalf("the command does not end; the terminal shows\n%s", s.shown())
 	}
+}
+
+// ends waits for the command's end with this code.
+func (s *session) ends(code int) {
+	s.t.Helper()
+	s.over()
 	if got := s.cmd.ProcessState.ExitCode(); got != code {
 		s.t.Errorf("exit code %d, want %d; the terminal shows\n%s", got, code, s.shown())
 	}

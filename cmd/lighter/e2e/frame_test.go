@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -40,6 +42,11 @@ func TestMain(m *testing.M) {
 	// Tests wait far more than they compute.
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
+	}
+	// Who was started in the background may be told to ignore Ctrl-C, and hands that
+	// down; commands that tests interrupt have to feel it.
+	if signal.Ignored(os.Interrupt) {
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 	}
 	code, err := withCluster(m.Run)
 	if err != nil {
@@ -153,6 +160,15 @@ func hostExec(t *testing.T, host string, argv ...string) string {
 	return lighter(t, append([]string{"local", "--name", clusterName, "exec", host, "--"}, argv...)...)
 }
 
+// tryOnHost runs a command on a host that may fail, as those that eventually repeats.
+func tryOnHost(host string, argv ...string) (string, error) {
+	out, err := output(append([]string{"local", "--name", clusterName, "exec", host, "--"}, argv...)...)
+	if err != nil {
+		err = fmt.Errorf("%s on %s: %w: %s", strings.Join(argv, " "), host, err, out)
+	}
+	return out, err
+}
+
 // onCluster runs "lighter local", e.g. onCluster(t, "kill", "host-2").
 func onCluster(t *testing.T, args ...string) {
 	t.Helper()
@@ -215,10 +231,14 @@ func namespace(t *testing.T) string {
 			t.Error(err)
 		}
 		eventually(t, time.Minute, "the namespace is gone", func() error {
-			if _, err := api.Get(ctx, made.Name, metav1.GetOptions{}); err == nil {
+			_, err := api.Get(ctx, made.Name, metav1.GetOptions{})
+			switch {
+			case apierrors.IsNotFound(err):
+				return nil
+			case err == nil:
 				return errors.New("it is still there")
 			}
-			return nil
+			return err
 		})
 	})
 	return made.Name

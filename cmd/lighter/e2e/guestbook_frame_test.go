@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,6 +74,26 @@ func (g guestbook) onEveryHost(t *testing.T, text string) error {
 		}
 	}
 	return nil
+}
+
+// sign leaves an entry that a page only shows if it reaches the store. A page that
+// does not reach it takes an entry and forgets it, as it does right after a rollout.
+func (g guestbook) sign(t *testing.T, entry string) {
+	t.Helper()
+	at := fmt.Sprintf("http://%s:%d/", nodeIPs(t)[0], g.port)
+	c := http.Client{Timeout: 10 * time.Second}
+	eventually(t, 20*time.Second, "the entry is kept", func() error {
+		response, err := c.PostForm(at+"cgi-bin/index.cgi", url.Values{"entry": {entry}})
+		if err != nil {
+			return err
+		}
+		response.Body.Close()
+		page, err := get(at)
+		if err == nil && !strings.Contains(page, entry) {
+			err = errOutput(page)
+		}
+		return err
+	})
 }
 
 // visitors fetch the page through the hosts one after the other, without a

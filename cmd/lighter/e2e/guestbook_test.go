@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -26,15 +24,16 @@ func TestGuestbook(t *testing.T) {
 	if address == "" {
 		t.Fatalf("apply prints no address:\n%s", out)
 	}
-	page, err := get(address)
-	if err != nil {
-		t.Fatalf("the address that apply prints does not answer at once: %v", err)
-	}
-	if !strings.Contains(page, "<h1>Guestbook</h1>") {
-		t.Errorf("not the guestbook:\n%s", page)
-	}
+	// apply has waited for the pods, of which the hosts hear a moment later.
+	eventually(t, 20*time.Second, "the address that apply prints answers", func() error {
+		page, err := get(address)
+		if err == nil && !strings.Contains(page, "<h1>Guestbook</h1>") {
+			err = errOutput(page)
+		}
+		return err
+	})
 	t.Run("spread over the hosts", func(t *testing.T) { testSpread(t, g.ns) })
-	t.Run("store across hosts", func(t *testing.T) { testStore(t, g.ns, address) })
+	t.Run("store across hosts", func(t *testing.T) { testStore(t, g) })
 	t.Run("apply again changes nothing", func(t *testing.T) { testUnchanged(t, g) })
 	t.Run("scale", func(t *testing.T) { testScale(t, g.ns) })
 	t.Run("failing build keeps the old version", func(t *testing.T) { testFailingBuild(t, g) })
@@ -54,19 +53,15 @@ func testSpread(t *testing.T, ns string) {
 
 // testStore writes through one host and reads through all, until every front
 // end, two of which are on other hosts than the store, has shown the entry.
-func testStore(t *testing.T, ns, address string) {
+func testStore(t *testing.T, g guestbook) {
 	entry := "signed at " + time.Now().Format(time.RFC3339Nano)
-	response, err := http.PostForm(address+"/cgi-bin/index.cgi", url.Values{"entry": {entry}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
+	g.sign(t, entry)
 	servedBy := regexp.MustCompile(`served by (\S+) on (\S+)`)
 	seen := map[string]bool{}
-	want := len(readyPods(t, ns, "app=frontend"))
+	want := len(readyPods(t, g.ns, "app=frontend"))
 	eventually(t, 30*time.Second, "every front end has answered", func() error {
 		for _, ip := range nodeIPs(t) {
-			page, err := get(fmt.Sprintf("http://%s:30080/", ip))
+			page, err := get(fmt.Sprintf("http://%s:%d/", ip, g.port))
 			if err != nil {
 				return err
 			}
@@ -128,15 +123,14 @@ func testFailingBuild(t *testing.T, g guestbook) {
 	if image.Status.Digest == "" {
 		t.Error("the failed build has taken the last good digest away")
 	}
-	eventually(t, 10*time.Second, "an Event tells of the failure", func() error {
+	eventually(t, 20*time.Second, "an Event tells of the failure", func() error {
 		if text := eventsOf(t, g.ns, "Image", image.Name); !strings.Contains(text, "Warning") || !strings.Contains(text, "this goes wrong") {
 			return fmt.Errorf("there are:\n%s", text)
 		}
 		return nil
 	})
-	if err := g.onEveryHost(t, "served by"); err != nil {
-		t.Errorf("the old version does not serve: %v", err)
-	}
+	// The scaling before has ended a moment ago.
+	eventually(t, 20*time.Second, "the old version serves", func() error { return g.onEveryHost(t, "served by") })
 	same(t, before, lives(t, g.ns, ""))
 	g.edit(t, "app/Dockerfile", bad, good)
 }
@@ -167,7 +161,7 @@ func testChangedSource(t *testing.T, g guestbook) {
 	lighter(t, g.args()...)
 	// apply has waited for the rollout; the hosts hear of the last old pod's end a
 	// moment after it did.
-	eventually(t, 10*time.Second, "the new page on every host", func() error { return g.onEveryHost(t, "brought to you by") })
+	eventually(t, 20*time.Second, "the new page on every host", func() error { return g.onEveryHost(t, "brought to you by") })
 	fourPods(t, g.ns)
 	visits, failures := stop()
 	t.Logf("%d visits during the rollout", visits)
@@ -195,5 +189,5 @@ func fourPods(t *testing.T, ns string) {
 func testUndo(t *testing.T, g guestbook) {
 	lighter(t, "rollout", "undo", "-n", g.ns, "deployment/frontend")
 	lighter(t, "rollout", "status", "-n", g.ns, "deployment/frontend", "--timeout=180s")
-	eventually(t, 10*time.Second, "the old page", func() error { return g.onEveryHost(t, "served by") })
+	eventually(t, 20*time.Second, "the old page", func() error { return g.onEveryHost(t, "served by") })
 }

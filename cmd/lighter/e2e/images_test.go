@@ -17,7 +17,7 @@ import (
 // digestOfTag is what a name means in a namespace.
 func digestOfTag(t *testing.T, ns, name string) string {
 	t.Helper()
-	return strings.TrimSpace(lighter(t, "images", "-n", ns, "-q", "--no-trunc", name))
+	return strings.TrimSpace(tool{"lighter", shared.binary}.run(t, "images", "-n", ns, "-q", "--no-trunc", name))
 }
 
 // runsAs makes a pod of an image with a command and returns what it prints.

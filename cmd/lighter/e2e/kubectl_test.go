@@ -63,6 +63,13 @@ func TestStreams(t *testing.T) {
 		toolbox(t, ns)
 		create(t, ns, talker)
 		untilReady(t, ns, "talker")
+		eventually(t, 20*time.Second, "both containers say hello", func() error {
+			out := lighter(t, "logs", "-n", ns, "talker", "--all-containers")
+			if !strings.Contains(out, "hello from main") || !strings.Contains(out, "hello from side") {
+				return errOutput(out)
+			}
+			return nil
+		})
 		in := func(args ...string) []string { return append(args, "-n", ns) }
 
 		t.Run("exec", func(t *testing.T) { testExec(t, k, ns) })
@@ -352,7 +359,7 @@ func testCascades(t *testing.T, k tool, ns, file string) {
 		t.Errorf("%d pods are left by --cascade=orphan, want 3", n)
 	}
 	lighter(t, "apply", "-n", ns, "-f", file, "--wait=false")
-	eventually(t, 10*time.Second, "the new Deployment adopts the ReplicaSets", func() error {
+	eventually(t, 20*time.Second, "the new Deployment adopts the ReplicaSets", func() error {
 		if out := lighter(t, "get", "replicasets", "-n", ns, "-o", "jsonpath={.items[?(@.spec.replicas>0)].metadata.ownerReferences[0].name}"); !strings.Contains(out, "web") {
 			return fmt.Errorf("owners: %q", out)
 		}

@@ -40,7 +40,11 @@ func tracesOf(t *testing.T, name, subnet string) traces {
 			found.routes = append(found.routes, line)
 		}
 	}
-	found.tables = strings.Fields(machine(t, "nft", "list", "tables"))
+	for _, line := range strings.Split(machine(t, "nft", "list", "tables"), "\n") {
+		if strings.Contains(line, "lighter") {
+			found.tables = append(found.tables, line)
+		}
+	}
 	for _, pattern := range []string{"/sys/fs/cgroup/lighter-local/" + name, "/sys/fs/cgroup/*/lighter-local/" + name, "/sys/fs/cgroup/*/lighter", "/sys/fs/cgroup/lighter"} {
 		matches, err := filepath.Glob(pattern)
 		if err != nil {
@@ -146,10 +150,14 @@ func TestSecondCluster(t *testing.T) {
 	if r.code != 0 || !strings.HasPrefix(address, "http://"+subnet) {
 		t.Fatalf("apply: %+v", r)
 	}
-	if page, err := get(address); err != nil || !strings.Contains(page, "<h1>Guestbook</h1>") {
-		t.Errorf("%s: %v\n%s", address, err, page)
-	}
-	nodesReady(t, 10*time.Second, everyHost...)
+	eventually(t, 20*time.Second, address+" answers", func() error {
+		page, err := get(address)
+		if err == nil && !strings.Contains(page, "<h1>Guestbook</h1>") {
+			err = errOutput(page)
+		}
+		return err
+	})
+	nodesReady(t, 20*time.Second, everyHost...)
 	if out := k.run(t, on("get", "nodes", "-o", "name")...); strings.Contains(out, "host-3") {
 		t.Errorf("the second cluster has nodes of the first:\n%s", out)
 	}
@@ -188,5 +196,5 @@ func TestSecondCluster(t *testing.T) {
 	if out, err := second("down"); err != nil {
 		t.Errorf("down of what is gone: %v\n%s", err, out)
 	}
-	nodesReady(t, 10*time.Second, everyHost...)
+	nodesReady(t, 20*time.Second, everyHost...)
 }

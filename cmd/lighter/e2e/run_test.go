@@ -90,10 +90,7 @@ func runNetworks(t *testing.T, d dock) {
 	d.do("run", "-d", "--name", "web", "--node", "host-2", "-p", "18301:80", "toolbox", "sh", "-c", "echo published > /www/index.html; exec httpd -f -p 80 -h /www")
 	address := getPod(t, d.ns, "web").Status.HostIP
 	eventually(t, 20*time.Second, "the port answers on another host", func() error {
-		if page := strings.TrimSpace(hostExec(t, "host-3", "busybox", "wget", "-qO-", "http://"+address+":18301/")); page != "published" {
-			return fmt.Errorf("it says %q", page)
-		}
-		return nil
+		return pageFrom("host-3", address+":18301", "published")
 	})
 	d.fails(125, []string{"run", "-d", "--name", "web2", "--node", "host-2", "-p", "18301:80", "toolbox"}, "free ports")
 	d.nothing("web2")
@@ -111,17 +108,21 @@ func runNetworks(t *testing.T, d dock) {
 	})
 }
 
+// pageFrom fetches a page on a host and compares it.
+func pageFrom(host, at, want string) error {
+	page, err := tryOnHost(host, "busybox", "wget", "-qO-", "http://"+at+"/")
+	if err == nil && strings.TrimSpace(page) != want {
+		err = errOutput(page)
+	}
+	return err
+}
+
 // runPorts: those that nobody has named, and ranges.
 func runPorts(t *testing.T, d dock) {
 	serve := []string{"toolbox", "sh", "-c", "echo $HOSTNAME > /www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www"}
 	answers := func(at, want string) {
 		t.Helper()
-		eventually(t, 20*time.Second, "it answers at "+at, func() error {
-			if page := strings.TrimSpace(hostExec(t, "host-3", "busybox", "wget", "-qO-", "http://"+at+"/")); page != want {
-				return fmt.Errorf("it says %q", page)
-			}
-			return nil
-		})
+		eventually(t, 20*time.Second, "it answers at "+at, func() error { return pageFrom("host-3", at, want) })
 	}
 	for _, name := range []string{"one", "two"} {
 		d.do(append([]string{"run", "-d", "--name", name, "--node", "host-1", "-p", "80"}, serve...)...)
@@ -201,7 +202,7 @@ func runStop(t *testing.T, d dock) {
 	d.do("run", "-d", "--name", "by-signal", "--stop-signal", "USR1", "toolbox", "sh", "-c", "trap 'exit 7' USR1; trap '' TERM; "+loop)
 	d.do("run", "-d", "--name", "in-time", "--stop-timeout", "1", "toolbox", "sh", "-c", "trap '' TERM; "+loop)
 	for _, name := range []string{"by-signal", "in-time"} {
-		eventually(t, 20*time.Second, "it is ready", func() error { return says(d, name, "ready") })
+		d.says(name, "ready")
 	}
 	d.do("stop", "-t", "600", "by-signal")
 	d.prints("7", "wait", "by-signal")
@@ -249,10 +250,11 @@ func runVolumes(t *testing.T, d dock) {
 	started.Wait()
 	host := getPod(t, d.ns, "user-0").Spec.NodeName
 	eventually(t, 20*time.Second, "all have written to the same folder", func() error {
-		if files := d.in("user-0", "cat /data/*"); files != "named\nnamed\nnamed\nnamed" {
-			return fmt.Errorf("%q", files)
+		files, err := inPod(t, d.ns, "user-0", "cat /data/*")
+		if err == nil && files != "named\nnamed\nnamed\nnamed" {
+			err = errOutput(files)
 		}
-		return nil
+		return err
 	})
 	d.do("rm", "-f", "user-0", "user-1", "user-2", "user-3")
 	for range 3 {

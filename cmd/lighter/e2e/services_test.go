@@ -63,9 +63,12 @@ func TestServices(t *testing.T) {
 		})
 	})
 	t.Run("no endpoints: refused, not lost", func(t *testing.T) {
-		if out, err := inPod(t, ns, "client", "nc -w 30 empty 80 < /dev/null"); err == nil || !strings.Contains(err.Error(), "refused") {
-			t.Errorf("%q, %v", out, err)
-		}
+		eventually(t, 20*time.Second, "it is refused", func() error {
+			if out, err := inPod(t, ns, "client", "nc -w 30 empty 80 < /dev/null"); err == nil || !strings.Contains(err.Error(), "refused") {
+				return fmt.Errorf("%q, %w", out, err)
+			}
+			return nil
+		})
 	})
 	t.Run("dns", func(t *testing.T) { testDNS(t, ns, servers) })
 	t.Run("endpoints follow", func(t *testing.T) {
@@ -112,7 +115,7 @@ func testDNS(t *testing.T, ns string, servers map[string]*corev1.Pod) {
 		{"cat /etc/resolv.conf", []string{"search " + ns + ".svc.cluster.local svc.cluster.local cluster.local", "ndots:5", "nameserver 10.42."}},
 	} {
 		var out string
-		eventually(t, 10*time.Second, question.line, func() error {
+		eventually(t, 20*time.Second, question.line, func() error {
 			var err error
 			if out, err = inPod(t, ns, "client", question.line); err != nil {
 				return err

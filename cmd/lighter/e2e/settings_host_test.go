@@ -128,6 +128,12 @@ func testNodeSettings(t *testing.T, c *configured) {
 	if taints := node.Spec.Taints; len(taints) != 1 || taints[0] != (corev1.Taint{Key: "dedicated", Value: "db", Effect: corev1.TaintEffectPreferNoSchedule}) {
 		t.Errorf("taints: %v", taints)
 	}
+	eventually(t, 20*time.Second, "one pod is left", func() error {
+		if out := c.lighter("get", "pods", "-A", "-o", "name"); strings.TrimSpace(out) != "pod/one" {
+			return errOutput(out)
+		}
+		return nil
+	})
 	for i := range 3 {
 		c.lighter("run", "-d", "--name", fmt.Sprint("more-", i), "box")
 	}

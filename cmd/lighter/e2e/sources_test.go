@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,9 +69,12 @@ func TestInlineImage(t *testing.T) {
 			t.Errorf("the condition does not say %q: %s", want, failure.Message)
 		}
 	}
-	if events := lighter(t, "events", "-n", ns, "--for", "image/bad"); !strings.Contains(events, "BuildFailed") || !strings.Contains(events, "the-reason") {
-		t.Errorf("events:\n%s", events)
-	}
+	eventually(t, 20*time.Second, "an Event tells why", func() error {
+		if events := lighter(t, "events", "-n", ns, "--for", "image/bad"); !strings.Contains(events, "BuildFailed") || !strings.Contains(events, "the-reason") {
+			return errOutput(events)
+		}
+		return nil
+	})
 	path := filepath.Join(t.TempDir(), "bad.yaml")
 	writeFiles(t, filepath.Dir(path), map[string]string{"bad.yaml": bad})
 	if said := lighterFails(t, "apply", "-n", ns, "-f", path); !strings.Contains(said, "the-reason") || !strings.Contains(said, "image.lighter.dev/bad") {
@@ -251,28 +255,31 @@ func newRepository(t *testing.T) repository {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().(*net.TCPAddr)
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r.url = fmt.Sprintf("git://%s/shop", address)
-	daemon := exec.Command("git", "daemon", "--export-all", "--reuseaddr", "--base-path="+base,
-		"--listen="+address.IP.String(), fmt.Sprintf("--port=%d", address.Port))
-	if err := daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = daemon.Process.Signal(os.Interrupt)
-		_ = daemon.Wait() // the signal is its error
-	})
-	eventually(t, 10*time.Second, "git answers", func() error {
-		conn, err := net.Dial("tcp", address.String())
-		if err != nil {
-			return err
+	r.url = fmt.Sprintf("git://%s/shop", listener.Addr())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { serveGit(conn, base) })
 		}
-		return conn.Close()
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		serving.Wait()
 	})
 	return r
+}
+
+// serveGit answers one client, as inetd would have it: what listens stays ours.
+func serveGit(conn net.Conn, base string) {
+	defer conn.Close()
+	daemon := exec.Command("git", "daemon", "--inetd", "--export-all", "--base-path="+base)
+	daemon.Stdin, daemon.Stdout = conn, conn
+	daemon.WaitDelay = time.Second // until then it waits for more from the client
+	_ = daemon.Run()               // the client says what went wrong
 }
 
 func (r repository) git(t *testing.T, args ...string) {

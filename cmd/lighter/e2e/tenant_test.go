@@ -87,7 +87,12 @@ func TestDockerVerbsOfATenant(t *testing.T) {
 	})
 	editor.do("run", "-d", "--name", "web", "-p", "80", "-v", "store:/data", "toolbox", "sh", "-c", "trap 'echo told' USR1; touch /new; while true; do sleep 0.1; done")
 	for name, k := range map[string]tenantTool{"editor": editor, "viewer": viewer} {
-		contains(t, name+": top", k.do("top", "web"), "sleep 0.1", "PID")
+		eventually(t, 20*time.Second, name+" sees the processes", func() error {
+			if list := k.do("top", "web"); !strings.Contains(list, "PID") || !strings.Contains(list, "sleep 0.1") {
+				return errOutput(list)
+			}
+			return nil
+		})
 		eventually(t, 20*time.Second, name+" sees the change", func() error {
 			if got := k.do("diff", "web"); got != "A /new" {
 				return fmt.Errorf("%q", got)
