@@ -115,7 +115,15 @@ func (n *Node) lease(have *coordinationv1.Lease, now time.Time) *coordinationv1.
 	}
 	holder, seconds, renewed := n.holder(), int32(n.cfg.LeaseDuration/time.Second), metav1.NewMicroTime(now)
 	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds, lease.Spec.RenewTime = &holder, &seconds, &renewed
+	if n.owner != nil {
+		lease.OwnerReferences = []metav1.OwnerReference{*n.owner}
+	}
 	return lease
+}
+
+// ownerOf makes a Lease go when its Node is deleted.
+func ownerOf(node *corev1.Node) *metav1.OwnerReference {
+	return &metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
 }
 
 // retryPause is how soon a failed renewal is tried again: a host has little time
@@ -174,6 +182,7 @@ func (n *Node) renew(ctx context.Context, have *coordinationv1.Lease, limit time
 	if have == nil {
 		found, err := leases.Get(ctx, n.cfg.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
+			n.owner = nil // it went with its Node: one that names that Node would go again
 			return leases.Create(ctx, n.lease(nil, time.Now()), metav1.CreateOptions{})
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -8,8 +9,11 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 // held is n1's Lease in another agent's hands, renewed some time ago.
@@ -58,5 +62,51 @@ func TestClaim(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestLeaseGoesWithItsNode: the Lease names its Node as its owner, until it has
+// been deleted with it: an agent that lives on must not have it deleted again
+// and again.
+func TestLeaseGoesWithItsNode(t *testing.T) {
+	client := fake.NewClientset()
+	client.PrependReactor("create", "nodes", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		action.(clienttesting.CreateAction).GetObject().(*corev1.Node).UID = "first"
+		return false, nil, nil
+	})
+	n := newNode(t, client)
+	leases := client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	for _, step := range []func(context.Context) error{n.claim, n.register} {
+		if err := step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renew := func(have *coordinationv1.Lease) *coordinationv1.Lease {
+		t.Helper()
+		lease, err := n.renew(t.Context(), have, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lease
+	}
+	lease := renew(nil)
+	if owners := lease.OwnerReferences; len(owners) != 1 || owners[0].UID != "first" || owners[0].Kind != "Node" || owners[0].Name != "n1" {
+		t.Errorf("owners %+v", owners)
+	}
+	if err := leases.Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.renew(t.Context(), lease, time.Minute); !apierrors.IsNotFound(err) {
+		t.Errorf("renewed a Lease that is gone: %v", err)
+	}
+	if owners := renew(renew(nil)).OwnerReferences; len(owners) != 0 {
+		t.Errorf("a Lease of no Node has owners %+v", owners)
+	}
+	// The next start registers anew.
+	if err := n.register(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if owners := renew(nil).OwnerReferences; len(owners) != 1 || owners[0].UID != "first" {
+		t.Errorf("owners after a restart %+v", owners)
 	}
 }

@@ -83,6 +83,7 @@ type Node struct {
 	host     hostFacts
 	ready    chan struct{} // closed when registered
 	nudge    chan struct{}
+	owner    *metav1.OwnerReference // of the Lease, for register and keepLease; nil: none
 
 	mu          sync.Mutex
 	annotations map[string]string
@@ -223,11 +224,12 @@ func (n *Node) register(ctx context.Context) error {
 		Spec:       corev1.NodeSpec{Taints: n.cfg.Taints},
 	}
 	node.Status = *n.status(ctx, nil, time.Now())
-	_, err := nodes.Create(ctx, node, metav1.CreateOptions{})
+	made, err := nodes.Create(ctx, node, metav1.CreateOptions{})
 	if err == nil {
 		n.mu.Lock()
 		n.written = node.Annotations
 		n.mu.Unlock()
+		n.owner = ownerOf(made)
 		return nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
@@ -236,7 +238,15 @@ func (n *Node) register(ctx context.Context) error {
 	if err := n.patchMeta(ctx); err != nil {
 		return err
 	}
-	return n.writeStatus(ctx, time.Now())
+	if err := n.writeStatus(ctx, time.Now()); err != nil {
+		return err
+	}
+	have, err := nodes.Get(ctx, n.cfg.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get node %s: %w", n.cfg.Name, err)
+	}
+	n.owner = ownerOf(have)
+	return nil
 }
 
 // labels are those that every node has, and the configured ones.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -324,6 +325,16 @@ func TestServers(t *testing.T) {
 		})
 		// A new machine of that name takes its place.
 		c.lighter(t, "delete", "node", gone)
+		eventually(t, 20*time.Second, "the lease goes with its node", func() error {
+			_, err := c.client(t).CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), gone, metav1.GetOptions{})
+			if err == nil {
+				return errors.New("it is still there")
+			}
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return err
+		})
 		c.local(t, "exec", gone, "--", "rm", "-r", "/var/lib/lighter/server", "/var/lib/lighter/agent")
 		c.local(t, "start", gone)
 		c.healthy(t, 30*time.Second)
