@@ -117,6 +117,9 @@ func (e *Engine) remove(ctx context.Context, c *container) error {
 // killAll ends the container's processes by its cgroup, then waits for conmon,
 // which ends by itself when it has reported the exit.
 func (e *Engine) killAll(ctx context.Context, c *container) error {
+	if err := e.endCreation(ctx, c); err != nil {
+		return err
+	}
 	supervised := e.conmonAlive(&c.rec)
 	var ended <-chan struct{}
 	if supervised {

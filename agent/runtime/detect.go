@@ -136,7 +136,9 @@ func (e *Engine) probe(ctx context.Context, oci ociRuntime) error {
 		return err
 	}
 	defer func() { _ = text.Close() }()
-	cmd := exec.CommandContext(ctx, oci.path, "--root", root, "create", "--bundle", bundle, id)
+	inTime, cancel := context.WithTimeout(ctx, createTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(inTime, oci.path, "--root", root, "create", "--bundle", bundle, id)
 	cmd.Stdout, cmd.Stderr = text, text
 	createErr := cmd.Run()
 	out := tailOf(text)

@@ -88,9 +88,7 @@ func readProcess(dir string, boot time.Time) (agentapi.Process, error) {
 	if p.PID, err = strconv.Atoi(filepath.Base(dir)); err != nil {
 		return agentapi.Process{}, err
 	}
-	if line, err := os.ReadFile(filepath.Join(dir, "cmdline")); err == nil && len(line) > 0 {
-		p.Command = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
-	} else {
+	if p.Command = commandLine(dir); p.Command == nil {
 		p.Command = []string{"[" + string(stat[open+1:end]) + "]"}
 	}
 	return p, nil

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,6 +152,33 @@ func TestKilledAnywhere(t *testing.T) {
 		if pids, err := h.engine.cgroups.Processes(h.engine.containerCgroup(&spec)); err != nil || len(pids) > 0 {
 			t.Errorf("processes %v, %v", pids, err)
 		}
+	}
+}
+
+// TestKilledWhileTheRuntimeCreates: Delete ends an OCI runtime that a former agent
+// started, before it can make what was just removed.
+func TestKilledWhileTheRuntimeCreates(t *testing.T) {
+	h := newHost(t, "runc")
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, begun := filepath.Join(h.dir, "slow"), filepath.Join(h.dir, "begun")
+	// It makes the container's first process when Delete has looked for some already.
+	script := fmt.Sprintf("#!/bin/sh\ncase \" $* \" in *' create '*_main_0*) : > %s; sleep 1; %s \"$@\"; exec sleep 100;; esac\nexec %s \"$@\"\n", begun, runc, runc)
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil { //nolint:gosec // it is a program
+		t.Fatal(err)
+	}
+	h.cfg.Runtimes = map[string]string{"slow": program}
+	spec := h.spec("sleep", "1000")
+	spec.Runtime = "slow"
+	killedAgent(h, []ContainerSpec{spec}, func(string) bool { return exists(begun) })
+	h.second()
+	if err := h.engine.Delete(t.Context(), spec.ID); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	if left := processesNaming(spec.ID); len(left) > 0 {
+		t.Errorf("still at work: %v", left)
 	}
 }
 
