@@ -109,7 +109,7 @@ func TestGatewayClients(t *testing.T) {
 		if err := build(f); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
-		if took := time.Since(start); took > 20*time.Second {
+		if took := time.Since(start); took > time.Minute {
 			t.Errorf("%q took %s", want, took)
 		}
 	}

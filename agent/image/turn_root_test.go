@@ -253,7 +253,7 @@ func TestTurnOfBrokenNeighbour(t *testing.T) {
 			})
 			start := time.Now()
 			ensureAll(t, stores[1:], srv.Listener.Addr().String()+"/x:v1")
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > time.Minute {
 				t.Errorf("it took %s", took)
 			}
 		})
