@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -38,7 +39,7 @@ func TestLifeRoot(t *testing.T) { inEveryMode(t, "cgroup", live) }
 func live(t *testing.T, tree *Tree) {
 	pod := tree.Path("pod", "container")
 	t.Cleanup(func() {
-		if err := tree.Remove(t.Context(), tree.Path()); err != nil {
+		if err := tree.Remove(context.WithoutCancel(t.Context()), tree.Path()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -152,12 +152,17 @@ func (i *Identity) ServingTLS() *tls.Config {
 // ServingReady is closed once there is a serving certificate.
 func (i *Identity) ServingReady() <-chan struct{} { return i.serving.present }
 
-// Run gets the serving certificate and renews both until ctx ends.
+// Run gets the serving certificate and renews both until ctx ends. Then it writes
+// nothing any more, although client-go does not wait for a renewal that is under way.
 func (i *Identity) Run(ctx context.Context) error {
 	subject := pkix.Name{CommonName: nodePrefix + i.cfg.NodeName, Organization: []string{nodesGroup}}
 	serving := &x509.CertificateRequest{Subject: subject, DNSNames: []string{i.cfg.NodeName}}
 	for _, ip := range i.cfg.NodeIPs {
 		serving.IPAddresses = append(serving.IPAddresses, net.IP(ip.AsSlice()))
+	}
+	for _, s := range []*store{i.client, i.serving} {
+		s.seal(false)
+		defer s.seal(true)
 	}
 	for _, m := range []certificate.Config{
 		{Name: "client", SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName, Usages: clientUsages, Template: &x509.CertificateRequest{Subject: subject}, CertificateStore: i.client},

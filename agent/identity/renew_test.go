@@ -136,3 +136,19 @@ func TestStoreRefusesWhatDoesNotFit(t *testing.T) {
 		t.Error("the old certificate is gone")
 	}
 }
+
+// client-go does not wait for a renewal that is under way.
+func TestNothingIsWrittenAfterRun(t *testing.T) {
+	t.Parallel()
+	f := newFakeAPI(t)
+	i := mustBootstrap(t, f.config(t))
+	stop := run(t, i)
+	awaitServing(t, i)
+	stop()
+	for _, s := range []*store{i.client, i.serving} {
+		before := current(t, s)
+		if _, err := s.Update(f.ca.pair(t, "system:node:n1", time.Now(), time.Now().Add(time.Hour))); err == nil || current(t, s) != before {
+			t.Errorf("the %s certificate was replaced: %v", s.name, err)
+		}
+	}
+}

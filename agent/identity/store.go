@@ -25,6 +25,9 @@ type store struct {
 	// others see the store.
 	present chan struct{}
 
+	writing sync.Mutex // held while the file is replaced
+	sealed  bool       // the file stays as it is; guarded by writing
+
 	mu     sync.Mutex
 	cert   *tls.Certificate
 	damage error // why the file that is there has no certificate to offer
@@ -71,12 +74,25 @@ func (s *store) Update(certPEM, keyPEM []byte) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the server's %s certificate: %w", s.name, err)
 	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.sealed {
+		return nil, errors.New("the agent is ending")
+	}
 	if err := replaceFile(s.path, append(append([]byte{}, certPEM...), keyPEM...)); err != nil {
 		return nil, err
 	}
 	s.keep(&cert)
 	s.log.Info("new certificate", "for", s.name, "until", cert.Leaf.NotAfter)
 	return &cert, nil
+}
+
+// seal ends, or allows again, that the file is replaced. A write that is under way it
+// waits for.
+func (s *store) seal(sealed bool) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.sealed = sealed
 }
 
 func (s *store) keep(cert *tls.Certificate) {
