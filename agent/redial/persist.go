@@ -8,9 +8,12 @@ import (
 	"time"
 )
 
-// persistPause, and up to as much again at random, is between two tries of Persist:
-// hosts do not come back all at once.
-const persistPause = time.Second
+// Between two tries of Persist there is a pause that grows from the first to the second
+// of these, and up to as much again at random: hosts do not come back all at once.
+const (
+	minPause = 50 * time.Millisecond
+	maxPause = time.Second
+)
 
 // Persist returns a transport for informers: what they read waits until a server can
 // be reached, or until its context ends. Left to themselves, they pause longer and
@@ -23,7 +26,7 @@ type persistent struct{ next http.RoundTripper }
 // RoundTrip implements http.RoundTripper. Only what nobody can have received is sent
 // again.
 func (p persistent) RoundTrip(request *http.Request) (*http.Response, error) {
-	for {
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		response, err := p.next.RoundTrip(request)
 		if err == nil || request.Method != http.MethodGet || !unreachable(err) {
 			return response, err
@@ -31,7 +34,7 @@ func (p persistent) RoundTrip(request *http.Request) (*http.Response, error) {
 		select {
 		case <-request.Context().Done():
 			return nil, err
-		case <-time.After(persistPause + rand.N(persistPause)):
+		case <-time.After(pause + rand.N(pause)):
 		}
 	}
 }

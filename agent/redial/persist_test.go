@@ -68,10 +68,10 @@ func TestPersist(t *testing.T) {
 				if err := response.Body.Close(); err != nil {
 					t.Error(err)
 				}
-				if took < length || took > length+2*persistPause {
+				if took < length || took > length+2*maxPause {
 					t.Errorf("answered after %s, the outage was %s", took, length)
 				}
-				if server.tries < 30 || server.tries > 62 {
+				if server.tries < 30 || server.tries > 70 {
 					t.Errorf("%d tries", server.tries)
 				}
 			})

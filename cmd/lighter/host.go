@@ -50,7 +50,7 @@ type host struct {
 
 	identity  *identity.Identity
 	client    kubernetes.Interface
-	watching  kubernetes.Interface // what informers read by
+	watching  kubernetes.Interface // what informers and the like read by
 	lease     kubernetes.Interface // renews the node's lease, by connections of its own
 	servers   *redial.Servers      // that clients may speak to
 	dialer    *redial.Dialer       // of all clients but lease

@@ -25,7 +25,7 @@ import (
 
 // openPods makes the pod engine out of the parts that are open by now.
 func (h *host) openPods(ctx context.Context, network *hostNetwork) error {
-	watched := objects.New(ctx, h.client, h.logOf("objects"))
+	watched := objects.New(ctx, h.watching, h.logOf("objects"))
 	h.statuses = status.New(h.client, h.logOf("status"))
 	volumes, err := volume.New(volume.Config{
 		Root: h.dir("volumes"), Objects: watched, Tokens: h.requestToken, NodeName: h.options.nodeName,
