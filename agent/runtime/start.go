@@ -103,17 +103,20 @@ func crunGate(_ context.Context, fifo string, alive func() bool) error {
 // still lives, as a FIFO that never had a writer reports nothing.
 func pollGate(ctx context.Context, fd int, events int16, alive func() bool) error {
 	const lookMS = 50
-	for {
+	for wait := lookMS; ; {
 		polled := []unix.PollFd{{Fd: int32(fd), Events: events}}
-		n, err := unix.Poll(polled, lookMS)
+		n, err := unix.Poll(polled, wait)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return fmt.Errorf("wait for the container's process: %w", err)
 		case n > 0 && polled[0].Revents&events != 0:
 			return nil
-		case n > 0 || !alive():
+		case n > 0 || wait == 0:
 			return errDiedBeforeStart
+		case !alive():
+			// It may have passed the gate since, and run to its end: look once more.
+			wait = 0
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -94,19 +94,19 @@ func TestExecWithTerminal(t *testing.T) {
 			}
 			result <- err
 		}()
-		shows := func(want string) {
+		// runc copies the size when the process runs already: it may be asked too early.
+		comesTo := func(size string) {
 			t.Helper()
-			poll(t, "the screen to show "+want, func() bool { return strings.Contains(screen.String(), want) })
+			poll(t, "the size "+size, func() bool {
+				_, _ = io.WriteString(keyboard, "stty size\n")
+				time.Sleep(50 * time.Millisecond)
+				return strings.Contains(screen.String(), size)
+			})
 		}
-		shows("#")
-		_, _ = io.WriteString(keyboard, "stty size\n")
-		shows("30 100")
+		poll(t, "the prompt", func() bool { return strings.Contains(screen.String(), "#") })
+		comesTo("30 100")
 		sizes <- TerminalSize{Width: 132, Height: 43}
-		poll(t, "the new size", func() bool {
-			_, _ = io.WriteString(keyboard, "stty size\n")
-			time.Sleep(50 * time.Millisecond)
-			return strings.Contains(screen.String(), "43 132")
-		})
+		comesTo("43 132")
 		_, _ = io.WriteString(keyboard, "exit 4\n")
 		if err := <-result; err != nil {
 			t.Errorf("%v; screen %q", err, screen.String())
