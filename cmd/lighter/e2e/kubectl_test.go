@@ -206,6 +206,7 @@ func testAttach(t *testing.T, k tool, ns string) {
 	if err := follow.Start(); err != nil {
 		t.Fatal(err)
 	}
+	readUntil(t, "logs -f", followed, "hello from main") // of this run, not of the next
 	attach := k.command(t, 60*time.Second, "attach", "-i", "-n", ns, "talker", "-c", "main")
 	input, err := attach.StdinPipe()
 	if err != nil {
