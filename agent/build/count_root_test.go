@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/imageutil"
 	"github.com/moby/sys/mountinfo"
 
@@ -112,20 +114,31 @@ func list(dir string) []os.DirEntry {
 	return entries
 }
 
-// settled waits until two tallies in a row are equal: BuildKit lets go of some
-// things behind a finished build's back.
+// settled waits until two tallies in a row are equal, and nothing of the build cache
+// is in use: BuildKit lets go of some things behind a finished build's back, and the
+// next build does not take, but copies, what is in use.
 func (h *host) settled() tally {
 	h.t.Helper()
 	last := h.tally()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		time.Sleep(200 * time.Millisecond)
 		next := h.tally()
-		if next == last {
+		if next == last && !h.inUse() {
 			return next
 		}
 		last = next
 	}
 	return last
+}
+
+// inUse tells whether something of the build cache is.
+func (h *host) inUse() bool {
+	h.t.Helper()
+	records, err := h.builder.engine.worker.DiskUsage(context.Background(), client.DiskUsageInfo{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return slices.ContainsFunc(records, func(r *client.UsageInfo) bool { return r.InUse })
 }
 
 // within tells whether nothing is there that was not before, and no image is lost.
