@@ -131,9 +131,12 @@ func (h *host) settled() tally {
 	return last
 }
 
-// inUse tells whether something of the build cache is.
+// inUse tells whether something of the build cache is, if this host has a builder.
 func (h *host) inUse() bool {
 	h.t.Helper()
+	if h.builder == nil || h.builder.engine == nil {
+		return false
+	}
 	records, err := h.builder.engine.worker.DiskUsage(context.Background(), client.DiskUsageInfo{})
 	if err != nil {
 		h.t.Fatal(err)
