@@ -4,12 +4,22 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	neturl "net/url"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
+)
+
+const (
+	// answerLimit is how long the hosts have, for all addresses together, to hear of
+	// the pods that we saw become ready. Some addresses cannot be reached from here.
+	answerLimit = 5 * time.Second
+	answerPause = 50 * time.Millisecond
 )
 
 // printAddresses says where the applied NodePort services and host ports answer.
@@ -25,6 +35,8 @@ func printAddresses(ctx context.Context, client kubernetes.Interface, objects []
 	if err != nil {
 		return fmt.Errorf("find the hosts' addresses: %w", err)
 	}
+	waiting, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
 	for _, o := range objects {
 		switch o.kind() {
 		case "service":
@@ -33,7 +45,11 @@ func printAddresses(ctx context.Context, client kubernetes.Interface, objects []
 				return err
 			}
 			for _, address := range nodePortAddresses(service, nodes.Items) {
-				fmt.Fprintf(out, "service/%s answers at %s\n", o.Name, address)
+				if answers(waiting, address) {
+					fmt.Fprintf(out, "service/%s answers at %s\n", o.Name, address)
+				} else {
+					fmt.Fprintf(out, "service/%s is at %s, which does not answer here yet\n", o.Name, address)
+				}
 			}
 		case "deployment.apps":
 			for _, container := range containersOf(o.content) {
@@ -46,6 +62,26 @@ func printAddresses(ctx context.Context, client kubernetes.Interface, objects []
 		}
 	}
 	return nil
+}
+
+// answers waits until somebody takes a connection at a URL, or ctx ends.
+func answers(ctx context.Context, address string) bool {
+	at, err := neturl.Parse(address)
+	if err != nil {
+		return false
+	}
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", at.Host)
+		if err == nil {
+			_ = conn.Close()
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(answerPause):
+		}
+	}
 }
 
 func containersOf(deployment *unstructured.Unstructured) []corev1.Container {

@@ -24,14 +24,13 @@ func TestGuestbook(t *testing.T) {
 	if address == "" {
 		t.Fatalf("apply prints no address:\n%s", out)
 	}
-	// apply has waited for the pods, of which the hosts hear a moment later.
-	eventually(t, 20*time.Second, "the address that apply prints answers", func() error {
-		page, err := get(address)
-		if err == nil && !strings.Contains(page, "<h1>Guestbook</h1>") {
-			err = errOutput(page)
-		}
-		return err
-	})
+	page, err := get(address)
+	if err != nil {
+		t.Fatalf("the address that apply prints does not answer at once: %v", err)
+	}
+	if !strings.Contains(page, "<h1>Guestbook</h1>") {
+		t.Errorf("not the guestbook:\n%s", page)
+	}
 	t.Run("spread over the hosts", func(t *testing.T) { testSpread(t, g.ns) })
 	t.Run("store across hosts", func(t *testing.T) { testStore(t, g) })
 	t.Run("apply again changes nothing", func(t *testing.T) { testUnchanged(t, g) })
