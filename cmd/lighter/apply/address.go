@@ -45,11 +45,7 @@ func printAddresses(ctx context.Context, client kubernetes.Interface, objects []
 				return err
 			}
 			for _, address := range nodePortAddresses(service, nodes.Items) {
-				if answers(waiting, address) {
-					fmt.Fprintf(out, "service/%s answers at %s\n", o.Name, address)
-				} else {
-					fmt.Fprintf(out, "service/%s is at %s, which does not answer here yet\n", o.Name, address)
-				}
+				fmt.Fprintf(out, "service/%s %s\n", o.Name, found(waiting, address))
 			}
 		case "deployment.apps":
 			for _, container := range containersOf(o.content) {
@@ -62,6 +58,14 @@ func printAddresses(ctx context.Context, client kubernetes.Interface, objects []
 		}
 	}
 	return nil
+}
+
+// found says what became of the wait for an address.
+func found(ctx context.Context, address string) string {
+	if answers(ctx, address) {
+		return "answers at " + address
+	}
+	return fmt.Sprintf("is at %s, which does not answer here yet", address)
 }
 
 // answers waits until somebody takes a connection at a URL, or ctx ends.
