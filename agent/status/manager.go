@@ -33,7 +33,8 @@ const (
 	// overtaken by a better one: also in a burst of pods, most never need it.
 	pendingDelay = time.Second
 	minRetry     = 50 * time.Millisecond
-	maxRetry     = 30 * time.Second
+	// maxRetry is how long after an outage a status may still be an old one.
+	maxRetry = 5 * time.Second
 	// writers write the status of different pods at the same time.
 	writers = 4
 )
