@@ -7,7 +7,8 @@
 //
 // The Lease also protects the name. Its holderIdentity contains an ID that the
 // agent made up once and keeps in its data directory; a second agent that was
-// given the same node name finds a foreign holder and refuses to start.
+// given the same node name finds a foreign holder that renews it, and refuses to
+// start. It goes with the Node when that is deleted.
 //
 //	node.go      registration and the loops
 //	lease.go     the Lease
