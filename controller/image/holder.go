@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"lighter.dev/lighter/api/rendezvous"
@@ -17,17 +18,39 @@ import (
 
 // PickHolder chooses a node that holds an Image's content: one that reports the
 // digest, those that are ready first, or the one that made it, which may not
-// have reported yet.
-func (c *Controller) PickHolder(_ context.Context, image *v1alpha1.Image) (string, error) {
+// have reported yet, perhaps under another name in the Image's namespace.
+func (c *Controller) PickHolder(ctx context.Context, image *v1alpha1.Image) (string, error) {
 	nodes, err := c.nodes.List(labels.Everything())
 	if err != nil {
 		return "", fmt.Errorf("find a host that holds image %s: %w", image.Name, err)
 	}
-	node, err := holder(nodes, image.Namespace+"/"+image.Name, image.Status.Digest, image.Status.NodeName)
+	name, digest := image.Namespace+"/"+image.Name, image.Status.Digest
+	node, err := holder(nodes, name, digest, image.Status.NodeName)
+	if errors.Is(err, errNoHolder) {
+		var maker string
+		if maker, err = c.maker(ctx, image.Namespace, digest); err == nil {
+			node, err = holder(nodes, name, digest, maker)
+		}
+	}
 	if err != nil {
 		return "", fmt.Errorf("image %s/%s (%s): %w", image.Namespace, image.Name, image.Status.Digest, err)
 	}
 	return node, nil
+}
+
+// maker finds the node that made a digest for an Image of the namespace, "" if
+// there is none. It asks the API: what was made and tagged just now is in no cache.
+func (c *Controller) maker(ctx context.Context, namespace, digest string) (string, error) {
+	all, err := c.client.LighterV1alpha1().Images(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", fmt.Errorf("find the host that made it: %w", err)
+	}
+	for _, image := range all.Items {
+		if image.Status.Digest == digest && image.Status.NodeName != "" {
+			return image.Status.NodeName, nil
+		}
+	}
+	return "", nil
 }
 
 // holder is the decision behind PickHolder. Among equals the maker is asked, then
