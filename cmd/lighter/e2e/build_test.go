@@ -47,6 +47,25 @@ func source(t *testing.T, files map[string]string) string {
 	return dir
 }
 
+// archiveOf is a tar of files.
+func archiveOf(t *testing.T, files map[string]string) string {
+	t.Helper()
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for name, text := range files {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return archive.String()
+}
+
 // imagesOf is the API of a namespace's Images.
 func imagesOf(t *testing.T, namespace string) typed.ImageInterface {
 	t.Helper()
@@ -158,20 +177,7 @@ func TestBuildContexts(t *testing.T) {
 	build("", "-t", "base:v1", "-t", "base", dir)
 	build("FROM base\nRUN echo inline > /from\n", "-t", "inline", "-")
 	build("FROM base\nCOPY busybox /copy\n", "-t", "stdin-file", "-f", "-", dir)
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	for name, text := range map[string]string{"Dockerfile": "FROM inline\nCOPY x /x\n", "x": "from a stream"} {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	build(archive.String(), "-t", "streamed", "-")
+	build(archiveOf(t, map[string]string{"Dockerfile": "FROM inline\nCOPY x /x\n", "x": "from a stream"}), "-t", "streamed", "-")
 	out := filepath.Join(t.TempDir(), "out")
 	r := build("FROM streamed AS files\nRUN cp /x /from /busybox-was-here 2>/dev/null; true\nFROM scratch\nCOPY --from=files /x /from /\n", "-o", out, "-")
 	if text, err := os.ReadFile(filepath.Join(out, "x")); err != nil || string(text) != "from a stream" || !strings.HasPrefix(r.out, "sha256:") {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -184,6 +185,21 @@ func box(t *testing.T, ns string) {
 	r := newPerson(t).try(t, rootfs(t, ns), "import", "-n", ns, "-q", "-c", `CMD ["busybox", "sleep", "1d"]`, "-", "box:v1")
 	if r.code != 0 {
 		t.Fatalf("import: exit code %d\n%s", r.code, r.err)
+	}
+}
+
+// TestTagAtOnce: a name that was just given to what was just made is good at once,
+// before the host has reported its new image.
+func TestTagAtOnce(t *testing.T) {
+	t.Parallel()
+	ns, k := namespace(t), ours(t)
+	for i := range 5 {
+		name := fmt.Sprintf("made-%d:v1", i)
+		if r := k.try(t, archiveOf(t, map[string]string{"file": fmt.Sprint(ns, i)}), "import", "-n", ns, "-", name); r.code != 0 {
+			t.Fatalf("import: %+v", r)
+		}
+		k.run(t, "tag", "-n", ns, name, "registry.example/"+name)
+		k.run(t, "save", "-n", ns, "-o", filepath.Join(t.TempDir(), "image.tar"), "registry.example/"+name)
 	}
 }
 
