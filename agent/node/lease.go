@@ -115,8 +115,8 @@ func (n *Node) lease(have *coordinationv1.Lease, now time.Time) *coordinationv1.
 	}
 	holder, seconds, renewed := n.holder(), int32(n.cfg.LeaseDuration/time.Second), metav1.NewMicroTime(now)
 	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds, lease.Spec.RenewTime = &holder, &seconds, &renewed
-	if n.owner != nil {
-		lease.OwnerReferences = []metav1.OwnerReference{*n.owner}
+	if owner := n.owner.Load(); owner != nil {
+		lease.OwnerReferences = []metav1.OwnerReference{*owner}
 	}
 	return lease
 }
@@ -182,7 +182,7 @@ func (n *Node) renew(ctx context.Context, have *coordinationv1.Lease, limit time
 	if have == nil {
 		found, err := leases.Get(ctx, n.cfg.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			n.owner = nil // it went with its Node: one that names that Node would go again
+			n.owner.Store(nil) // it went with its Node: one that names that Node would go again
 			return leases.Create(ctx, n.lease(nil, time.Now()), metav1.CreateOptions{})
 		}
 		if err != nil {

@@ -24,6 +24,7 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -84,7 +85,7 @@ type Node struct {
 	host     hostFacts
 	ready    chan struct{} // closed when registered
 	nudge    chan struct{}
-	owner    *metav1.OwnerReference // of the Lease, for register and keepLease; nil: none
+	owner    atomic.Pointer[metav1.OwnerReference] // of the Lease; nil: none
 
 	mu          sync.Mutex
 	annotations map[string]string
@@ -230,7 +231,7 @@ func (n *Node) register(ctx context.Context) error {
 		n.mu.Lock()
 		n.written = node.Annotations
 		n.mu.Unlock()
-		n.owner = ownerOf(made)
+		n.owner.Store(ownerOf(made))
 		return nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
@@ -239,14 +240,11 @@ func (n *Node) register(ctx context.Context) error {
 	if err := n.patchMeta(ctx); err != nil {
 		return err
 	}
-	if err := n.writeStatus(ctx, time.Now()); err != nil {
+	have, err := n.writeStatus(ctx, time.Now())
+	if err != nil {
 		return err
 	}
-	have, err := nodes.Get(ctx, n.cfg.Name, metav1.GetOptions{})
-	if err != nil {
-		return fmt.Errorf("get node %s: %w", n.cfg.Name, err)
-	}
-	n.owner = ownerOf(have)
+	n.owner.Store(ownerOf(have))
 	return nil
 }
 

@@ -64,7 +64,7 @@ func (n *Node) keepStatus(ctx context.Context) {
 func (n *Node) writeMetaAndStatus(ctx context.Context) error {
 	err := n.patchMeta(ctx)
 	if err == nil {
-		err = n.writeStatus(ctx, time.Now())
+		_, err = n.writeStatus(ctx, time.Now())
 	}
 	if apierrors.IsNotFound(err) {
 		n.cfg.Log.Info("The node object is gone, registering again")
@@ -214,26 +214,26 @@ func (n *Node) listImages(ctx context.Context) []corev1.ContainerImage {
 // writeStatus patches what differs from what the API has. It reads that each
 // time: the control plane writes Unknown into the conditions of a silent node,
 // and only the agent takes that back. Without a difference only an old heartbeat
-// is a reason to write.
-func (n *Node) writeStatus(ctx context.Context, now time.Time) error {
+// is a reason to write. It returns the Node as it was read.
+func (n *Node) writeStatus(ctx context.Context, now time.Time) (*corev1.Node, error) {
 	nodes := n.cfg.Client.CoreV1().Nodes()
 	have, err := nodes.Get(ctx, n.cfg.Name, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("get node %s: %w", n.cfg.Name, err)
+		return nil, fmt.Errorf("get node %s: %w", n.cfg.Name, err)
 	}
 	before := &have.Status
 	next := n.status(ctx, before, now)
 	if !n.due(before, next, now) {
-		return nil
+		return have, nil
 	}
 	data, err := statusPatch(before, next)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := nodes.Patch(ctx, n.cfg.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{}, "status"); err != nil {
-		return fmt.Errorf("patch status of node %s: %w", n.cfg.Name, err)
+		return nil, fmt.Errorf("patch status of node %s: %w", n.cfg.Name, err)
 	}
-	return nil
+	return have, nil
 }
 
 // due compares all but the heartbeats.
